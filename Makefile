@@ -1,0 +1,59 @@
+# make run    set up and run the main job          make check   ruff, strict typing, layers
+# make test   set up and run every test            make bench   figures, as ratios measured in one run
+# make system install the Debian packages that tests need (as root; elsewhere: print them)
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PY := .venv/bin/python
+SYSTEM_PACKAGES :=
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check bench system lock clean
+
+help:
+	@sed -n 's/^# make /make /p; s/^.*          make check/make check/p' Makefile
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: set PYTHON=/path/to/python3.11"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed, $(PYTHON) is older: set PYTHON=/path/to/python3.11"; exit 2; }
+	@$(PYTHON) -m venv .venv || { echo "the venv module is missing: on Debian, apt-get install python3-venv"; exit 2; }
+
+.venv/run.stamp: requirements.txt | .venv/bin/python
+	@echo "setting up .venv (once)" >&2
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@touch $@
+
+.venv/dev.stamp: requirements-dev.txt pyproject.toml | .venv/bin/python
+	@echo "setting up .venv for tests (once)" >&2
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@ .venv/run.stamp
+
+run: .venv/run.stamp
+	@mkdir -p build/run
+	@$(PY) -m tradingbot.simulated.market --seed 7 --hours 6 --out build/run/crash.csv
+	@$(PY) -m tradingbot replay build/run/crash.csv --set GLOBAL_TRADING=true --out build/run/replay
+
+test: check system
+	@$(PY) -m pytest $(PYTEST_ARGS)
+
+check: .venv/dev.stamp
+	@.venv/bin/ruff check --quiet .
+	@.venv/bin/ruff format --quiet --check .
+	@.venv/bin/mypy --no-error-summary
+	@PYTHONPATH=. .venv/bin/lint-imports --no-cache >build/lint.txt 2>&1 || { cat build/lint.txt; exit 1; }
+
+bench: .venv/dev.stamp
+	@$(PY) -m benchmarks
+
+system:
+	@sh ./system.sh $(SYSTEM_PACKAGES)
+
+lock: .venv/dev.stamp
+	.venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
+	  pyproject.toml -o requirements.txt
+	.venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
+	  --all-extras pyproject.toml -o requirements-dev.txt
+
+clean:
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

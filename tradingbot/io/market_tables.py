@@ -1,0 +1,251 @@
+"""Tables of market data, Parquet, CSV or JSONL, as batches of ticks; every row that is none is counted."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from tradingbot.errors import DataError
+
+__all__ = ["SUFFIXES", "TICK", "Columns", "Ticks", "read_columns"]
+
+PRICE_COLUMNS = {"last": "quotes", "price": "trades", "close": "candles"}  # the first that is there wins
+BATCH_ROWS = 65_536
+MAX_LINE_BYTES = 1 << 20
+MAX_TS_MS = 253_402_300_800_000  # the year 10000: what is later is no time of a market
+UNREADABLE_MS = -1
+
+TICK = np.dtype([("ts", "<i8"), ("symbol", "<i4"), ("last", "<f8"), ("bid", "<f8"), ("ask", "<f8"), ("volume", "<f8")])
+Ticks = npt.NDArray[np.void]  # of dtype TICK: NaN is absent, inf what is no number (the guards name it)
+
+
+@dataclass(slots=True)
+class Columns:
+    """Hold one batch of a file: its ticks, the names behind their symbol codes, and how many rows were none."""
+
+    kind: str
+    ticks: Ticks
+    symbols: list[str]
+    unreadable: int
+
+
+def read_columns(path: Path) -> Iterator[Columns]:
+    """Yield a file's rows in batches; raise DataError where it, or the rest of it, cannot be read."""
+    reader = _READERS.get(path.suffix)
+    if reader is None:
+        raise DataError(f"not one of {', '.join(SUFFIXES)}")
+    try:
+        if path.stat().st_size == 0:
+            raise DataError("the file is empty")
+        yield from reader(path)
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror or error}") from None
+
+
+class _Builder:
+    """Make batches of one file from columns of any type; `symbols` is one growing list of names."""
+
+    def __init__(self, columns: Iterable[str], price: Callable[[Any], float]) -> None:
+        names = list(columns)
+        missing = [name for name in ("ts_ms", "symbol") if name not in names]
+        source = next((name for name in PRICE_COLUMNS if name in names), None)
+        if source is None:
+            missing.append("one of last, price, close")
+        if missing or source is None:
+            raise DataError(f"column missing: {', '.join(missing)} (there are {', '.join(names[:20]) or 'none'})")
+        self.kind = PRICE_COLUMNS[source]
+        self.symbols: list[str] = []
+        self.source = source
+        self.optional = {
+            member: name
+            for member, name in (("bid", "bid"), ("ask", "ask"), ("volume", "quote_volume"))
+            if self.kind == "quotes" and name in names
+        }
+        self.columns = ["ts_ms", "symbol", source, *self.optional.values()]
+        self._codes: dict[object, int] = {}
+        self._price = price
+
+    def batch(self, columns: Sequence[Any], unreadable: int = 0) -> Columns:
+        """Build a batch from values in the order of `columns`."""
+        ts, symbols, *prices = columns
+        ticks = np.empty(len(ts), TICK)
+        ticks["bid"] = ticks["ask"] = ticks["volume"] = np.nan
+        ticks["ts"] = ts if isinstance(ts, np.ndarray) else [_time(value) for value in ts]
+        codes = self._codes
+        for symbol in set(symbols):
+            if symbol not in codes:
+                codes[symbol] = self._code(symbol)
+        ticks["symbol"] = [codes[symbol] for symbol in symbols]
+        for member, values in zip(("last", *self.optional), prices, strict=True):
+            ticks[member] = values if isinstance(values, np.ndarray) else [self._price(value) for value in values]
+        readable = (ticks["ts"] >= 0) & (ticks["ts"] < MAX_TS_MS) & (ticks["symbol"] >= 0)
+        kept = ticks[readable]
+        return Columns(self.kind, kept, self.symbols, unreadable + len(ticks) - len(kept))
+
+    def _code(self, symbol: object) -> int:
+        if not isinstance(symbol, str) or not symbol.strip():
+            return -1
+        self.symbols.append(symbol)
+        return len(self.symbols) - 1
+
+
+def _time(value: object) -> int:
+    if isinstance(value, str):
+        try:
+            value = int(value)
+        except ValueError:
+            try:
+                value = float(value)
+            except ValueError:
+                return UNREADABLE_MS
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_TS_MS:
+        return value
+    return UNREADABLE_MS
+
+
+def _number(value: object) -> float:
+    if value is None:
+        return math.nan
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf
+    return math.inf
+
+
+def _number_in_text(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan if text.strip().lower() in ("", "null", "none", "na", "n/a") else math.inf
+
+
+def _read_parquet(path: Path) -> Iterator[Columns]:
+    import pyarrow as pa  # 0.1 s
+    import pyarrow.parquet as pq
+
+    done = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            builder = _Builder(file.schema_arrow.names, _number)
+            for batch in file.iter_batches(BATCH_ROWS, columns=builder.columns):
+                done += batch.num_rows
+                yield builder.batch([_arrow_values(batch.column(name), name) for name in builder.columns])
+    except (pa.ArrowException, OSError) as error:
+        what = str(error).split("\n", maxsplit=1)[0][:120]
+        raise DataError(f"damaged after row {done}: {what}" if done else f"not a whole Parquet file: {what}") from None
+
+
+def _arrow_values(column: Any, name: str) -> Any:
+    import pyarrow as pa
+
+    kind = column.type
+    if name == "symbol":
+        return column.to_pylist()
+    if name == "ts_ms":
+        if pa.types.is_timestamp(kind):
+            column = column.cast(pa.timestamp("ms"), safe=False).cast(pa.int64())
+        if pa.types.is_integer(column.type):
+            return column.fill_null(UNREADABLE_MS).to_numpy(zero_copy_only=False).astype(np.int64)
+    elif pa.types.is_floating(kind) or pa.types.is_integer(kind):
+        return column.cast(pa.float64(), safe=False).fill_null(math.nan).to_numpy(zero_copy_only=False)
+    elif pa.types.is_decimal(kind):
+        return [_number(None if value is None else float(value)) for value in column.to_pylist()]
+    return column.to_pylist()
+
+
+def _read_csv(path: Path) -> Iterator[Columns]:
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        reader = csv.reader(file)
+        try:
+            header = [name.strip() for name in next(reader, [])]
+        except csv.Error as error:
+            raise DataError(f"no header: {error}") from None
+        builder = _Builder(header, _number_in_text)
+        places = [header.index(name) for name in builder.columns]
+        rows: list[list[str]] = []
+        unreadable = 0
+        while True:
+            try:
+                row = next(reader)
+            except StopIteration:
+                break
+            except csv.Error:  # a NUL, or a field of more than 128 KiB
+                unreadable += 1
+                continue
+            if len(row) == len(header):
+                rows.append([row[place] for place in places])
+            elif row:
+                unreadable += 1
+            if len(rows) >= BATCH_ROWS:
+                yield builder.batch(list(zip(*rows, strict=True)), unreadable)
+                rows, unreadable = [], 0
+        if rows or unreadable:
+            columns = list(zip(*rows, strict=True)) if rows else [()] * len(places)
+            yield builder.batch(columns, unreadable)
+
+
+def _read_jsonl(path: Path) -> Iterator[Columns]:
+    names: dict[str, None] = {}
+    for record in _json_records(path):
+        if record is not None:
+            names |= dict.fromkeys(record)
+    builder = _Builder(names, _number)
+    rows: list[list[object]] = []
+    unreadable = 0
+    for record in _json_records(path):
+        if record is None:
+            unreadable += 1
+        else:
+            rows.append([_hashable(record.get(name)) for name in builder.columns])
+        if len(rows) >= BATCH_ROWS:
+            yield builder.batch(list(zip(*rows, strict=True)), unreadable)
+            rows, unreadable = [], 0
+    if rows or unreadable:
+        yield builder.batch(list(zip(*rows, strict=True)) if rows else [()] * len(builder.columns), unreadable)
+
+
+def _hashable(value: object) -> object:
+    return value if value is None or isinstance(value, str | int | float) else ()  # a list, an object: no value at all
+
+
+def _json_records(path: Path) -> Iterator[dict[str, Any] | None]:
+    """Yield each line's object, None for a line that holds none."""
+    with path.open("rb") as file:
+        while line := file.readline(MAX_LINE_BYTES):
+            if not line.strip():
+                continue
+            if not line.endswith(b"\n") and len(line) == MAX_LINE_BYTES:
+                while (rest := file.readline(MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
+                    pass
+                yield None
+                continue
+            try:
+                record = orjson.loads(line)
+            except orjson.JSONDecodeError:
+                try:  # NaN and Infinity are no JSON, but Python's own writer makes them
+                    record = json.loads(line)
+                except (ValueError, RecursionError):
+                    record = None
+            yield record if isinstance(record, dict) else None
+
+
+_READERS: dict[str, Callable[[Path], Iterator[Columns]]] = {
+    ".parquet": _read_parquet,
+    ".csv": _read_csv,
+    ".jsonl": _read_jsonl,
+    ".ndjson": _read_jsonl,
+}
+SUFFIXES = tuple(_READERS)

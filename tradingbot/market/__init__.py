@@ -1,0 +1,1 @@
+"""Floor 1, pure: tickers, guards, windows, anchors and drop triggers. No clock, no I/O, no logging."""

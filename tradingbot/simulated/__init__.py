@@ -1,0 +1,1 @@
+"""The embedded exchange, a house of its own: it imports nothing of the bot but errors and settings."""

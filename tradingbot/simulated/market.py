@@ -1,0 +1,242 @@
+"""A synthetic market: each price is a function of seed, symbol and time, so that it can seek and two runs are equal."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Quote", "SyntheticMarket", "main"]
+
+SYMBOLS = (
+    ("BTC/USDT", 60_000.0), ("ETH/USDT", 3_000.0), ("SOL/USDT", 150.0), ("XRP/USDT", 0.6), ("ADA/USDT", 0.45),
+    ("DOGE/USDT", 0.12), ("LTC/USDT", 85.0), ("LINK/USDT", 14.0), ("AVAX/USDT", 28.0), ("DOT/USDT", 6.5),
+    ("ATOM/USDT", 8.0), ("UNI/USDT", 7.5),
+)  # fmt: skip
+
+MINUTE_MS = 60_000
+HOUR_MS = 60 * MINUTE_MS
+# (wave length in ms, standard deviation in log price): a random walk has sqrt(length) of it at every length
+WAVES = tuple((length, 0.009 * math.sqrt(length / HOUR_MS)) for length in (
+    2_000, 8_000, 30_000, 2 * MINUTE_MS, 8 * MINUTE_MS, 30 * MINUTE_MS, 2 * HOUR_MS, 8 * HOUR_MS, 48 * HOUR_MS,
+))  # fmt: skip
+CRASH_SLOT_MS = 90 * MINUTE_MS  # at most one crash of the whole market begins in each
+CRASH_CHANCE = 0.6
+CRASH_MEMORY_SLOTS = 8  # how long a crash is still felt
+MASK = (1 << 64) - 1
+
+
+def _mix(*words: int) -> int:
+    """Return 64 well-mixed bits of the words (SplitMix64: Steele, Lea and Flood, 2014)."""
+    state = 0
+    for word in words:
+        state = (state + (word & MASK) + 0x9E3779B97F4A7C15) & MASK
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & MASK
+        state ^= state >> 31
+    return state
+
+
+def _uniform(*words: int) -> float:
+    """Return a number in [0, 1) that the words decide."""
+    return (_mix(*words) >> 11) / (1 << 53)
+
+
+def _normal(*words: int) -> float:
+    """Return a standard normal number that the words decide (Box and Muller, 1958)."""
+    return math.sqrt(-2 * math.log(1 - _uniform(*words, 1))) * math.cos(2 * math.pi * _uniform(*words, 2))
+
+
+class _Noise:
+    """Give smooth noise of one wave length: normal numbers on a grid of time, joined by cosines.
+
+    The two grid points around the last time asked for are kept; that is a matter of speed alone.
+    """
+
+    __slots__ = ("_left", "_length_ms", "_place", "_right", "_words")
+
+    def __init__(self, length_ms: int, *words: int) -> None:
+        self._words = (*words, length_ms)
+        self._length_ms = length_ms
+        self._place: int | None = None
+        self._left = self._right = 0.0
+
+    def at(self, ms: int) -> float:
+        place, rest = divmod(ms, self._length_ms)
+        if place != self._place:
+            self._place = place
+            self._left, self._right = _normal(*self._words, place), _normal(*self._words, place + 1)
+        share = (1 - math.cos(math.pi * rest / self._length_ms)) / 2
+        return self._left * (1 - share) + self._right * share
+
+
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """Hold a fall of the whole market: when it begins, how deep it goes (log price), how long, how much comes back."""
+
+    start_ms: int
+    depth: float
+    fall_ms: int
+    recovery: float
+    recovery_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """Hold the market of one symbol at one time: prices in quote, sizes in base, volume of 24 h in quote."""
+
+    ts_ms: int
+    symbol: str
+    bid: float
+    ask: float
+    last: float
+    bid_size: float
+    ask_size: float
+    quote_volume: float
+
+
+class _Share:
+    """Hold what makes one symbol of the market: its base price, tick, beta to the market, and its own noise."""
+
+    __slots__ = ("base", "beta", "digits", "place", "spread", "step", "volatility", "volume", "waves")
+
+    def __init__(self, seed: int, place: int, base: float) -> None:
+        self.place, self.base = place, base
+        self.beta = 1 + 0.12 * place * (0.5 + _uniform(seed, 12, place))
+        self.step = 10.0 ** (math.floor(math.log10(base)) - 5)
+        self.digits = max(0, -round(math.log10(self.step)))
+        self.waves = [_Noise(length, seed, 15, place) for length, _ in WAVES]
+        self.volatility = _Noise(4 * HOUR_MS, seed, 13, place)
+        self.spread = _Noise(5_000, seed, 16, place)
+        self.volume = _Noise(24 * HOUR_MS, seed, 19, place)
+
+
+class SyntheticMarket:
+    """Give quotes of up to twelve symbols at any time, forwards or backwards.
+
+    Volatility comes in clusters; now and then the whole market falls by 2 to 7 % within a minute or three and recovers,
+    or not; spreads widen and books thin out while it falls.
+    """
+
+    def __init__(self, seed: int, count: int = 6) -> None:
+        self.seed = seed
+        self._crashes: dict[int, Crash | None] = {}
+        self._common = [_Noise(length, seed, 14) for length, _ in WAVES]
+        self._shares = {symbol: _Share(seed, place, base) for place, (symbol, base) in enumerate(SYMBOLS[:count])}
+
+    @property
+    def symbols(self) -> list[str]:
+        """Return the symbols, the largest market first."""
+        return list(self._shares)
+
+    def crash(self, slot: int) -> Crash | None:
+        """Return the crash that begins in the `slot`-th stretch of 90 minutes since the epoch, or None."""
+        if slot not in self._crashes:
+            if len(self._crashes) > 1000:
+                self._crashes.clear()  # they can be made again
+            self._crashes[slot] = self._make_crash(slot)
+        return self._crashes[slot]
+
+    def _make_crash(self, slot: int) -> Crash | None:
+        if _uniform(self.seed, 11, slot) >= CRASH_CHANCE:
+            return None
+        draw = [_uniform(self.seed, 11, slot, place) for place in range(5)]
+        start_ms = slot * CRASH_SLOT_MS + int(draw[0] * CRASH_SLOT_MS * 0.8)
+        recovery = 0.0 if draw[3] < 0.25 else 0.3 + 0.7 * draw[3]
+        depth, fall_ms = 0.02 + 0.05 * draw[1] ** 2, int((30 + 150 * draw[2]) * 1000)
+        return Crash(start_ms, depth, fall_ms, recovery, int((3 + 40 * draw[4]) * MINUTE_MS))
+
+    def stress(self, ms: int) -> tuple[float, float]:
+        """Return how far crashes have the market down (log price), and how fast it is falling (0 to 1)."""
+        down = speed = 0.0
+        slot = ms // CRASH_SLOT_MS
+        for place in range(slot - CRASH_MEMORY_SLOTS, slot + 1):
+            crash = self.crash(place)
+            if crash is None or ms < crash.start_ms:
+                continue
+            since = ms - crash.start_ms
+            if since < crash.fall_ms:
+                share = since / crash.fall_ms
+                down += crash.depth * share
+                speed = max(speed, math.sin(math.pi * share))
+            else:
+                after = since - crash.fall_ms
+                back = crash.recovery * (1 - math.exp(-2 * after / crash.recovery_ms))
+                fade = max(0.0, 1 - after / ((CRASH_MEMORY_SLOTS - 1) * CRASH_SLOT_MS))
+                down += crash.depth * (1 - back) * fade
+                speed = max(speed, 0.5 * math.exp(-after / MINUTE_MS))
+        return down, speed
+
+    def quote(self, symbol: str, ms: int) -> Quote:
+        """Return the market of `symbol` at `ms` (milliseconds since the epoch, UTC)."""
+        share = self._shares[symbol]
+        seed, place = self.seed, share.place
+        down, speed = self.stress(ms)
+        calm = math.exp(0.6 * share.volatility.at(ms))  # volatility comes in clusters
+        wander = 0.0
+        for (length, deviation), common, own in zip(WAVES, self._common, share.waves, strict=True):
+            factor = calm if length <= 2 * HOUR_MS else 1.0
+            wander += deviation * factor * (0.6 * common.at(ms) + 0.5 * own.at(ms))
+        mid = share.base * math.exp((wander - down) * share.beta)
+        half_bps = (1.0 + 0.6 * place) * (1 + 12 * speed) * math.exp(0.3 * share.spread.at(ms))
+        step, digits = share.step, share.digits
+        bid = math.floor(mid * (1 - half_bps / 10_000) / step) * step
+        ask = max(math.ceil(mid * (1 + half_bps / 10_000) / step) * step, bid + step)
+        last = bid if _uniform(seed, 17, place, ms) < 0.5 + 0.4 * speed else ask
+        depth = 20_000 / (1 + place) / (1 + 8 * speed) / mid
+        sizes = [depth * (0.2 + 1.6 * _uniform(seed, 18, place, ms, side)) for side in (0, 1)]
+        volume = 2e9 / (1 + place) ** 1.5 * math.exp(0.4 * share.volume.at(ms))
+        return Quote(
+            ms, symbol, round(bid, digits), round(ask, digits), round(last, digits),
+            round(sizes[0], 6), round(sizes[1], 6), round(volume, 2),
+        )  # fmt: skip
+
+    def quotes(self, start_ms: int, end_ms: int, every_ms: int) -> Iterator[Quote]:
+        """Yield the quotes of all symbols in [start_ms, end_ms), each about every `every_ms`, in order of time."""
+        for base in range(start_ms, end_ms, every_ms):
+            due = sorted(
+                (base + _mix(self.seed, 20, share.place, base) % every_ms, symbol)
+                for symbol, share in self._shares.items()
+            )
+            for ms, symbol in due:
+                if ms < end_ms:
+                    yield self.quote(symbol, ms)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write quotes of the synthetic market to a CSV file."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tradingbot.simulated.market",
+        description="Write quotes of a synthetic market, crashes included, to a CSV file that can be replayed.",
+        epilog="example: python -m tradingbot.simulated.market --seed 7 --hours 6 --out crash.csv",
+    )
+    parser.add_argument("--seed", type=int, default=7, help="another seed, another market (7)")
+    parser.add_argument("--hours", type=float, default=6.0, help="length (6)")
+    counts = range(1, len(SYMBOLS) + 1)
+    parser.add_argument("--symbols", type=int, default=6, choices=counts, metavar="N", help="how many, 1 to 12 (6)")
+    parser.add_argument("--every", type=float, default=2.0, metavar="S", help="seconds between quotes of a symbol (2)")
+    parser.add_argument("--start", type=int, default=1_767_225_600_000, metavar="MS", help="first time (2026-01-01)")
+    parser.add_argument("--out", required=True, metavar="FILE", help="the CSV file to write")
+    chosen = parser.parse_args(argv)
+    market = SyntheticMarket(chosen.seed, chosen.symbols)
+    end_ms = chosen.start + int(chosen.hours * HOUR_MS)
+    try:
+        with Path(chosen.out).open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(("ts_ms", "symbol", "bid", "ask", "last", "bid_size", "ask_size", "quote_volume"))
+            for q in market.quotes(chosen.start, end_ms, max(1, int(chosen.every * 1000))):
+                writer.writerow((q.ts_ms, q.symbol, q.bid, q.ask, q.last, q.bid_size, q.ask_size, q.quote_volume))
+    except OSError as error:
+        print(f"cannot write {chosen.out}: {error.strerror}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
