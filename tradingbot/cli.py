@@ -86,10 +86,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _settings(arguments: argparse.Namespace, overrides: bool) -> Effective:
-    from tradingbot.io.overrides import find_home, read_settings
+    from tradingbot.io.overrides import CONFIG_NAME, find_home, read_settings
 
-    home = find_home(arguments.home, os.environ, Path.cwd())
-    if home.path != Path.cwd() and home.chosen_by != "--home":
+    cwd = Path.cwd()
+    home = find_home(arguments.home, os.environ, cwd)
+    found = home.chosen_by == f"{CONFIG_NAME} found"
+    if home.path != cwd and (found or (home.chosen_by != "--home" and (cwd / CONFIG_NAME).exists())):
         print(f"home: {home.path} ({home.chosen_by})", file=sys.stderr)
     return read_settings(
         home, config=arguments.config, state=arguments.state, assignments=arguments.set, overrides=overrides

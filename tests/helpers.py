@@ -1,0 +1,35 @@
+"""Small ways to run an engine over prices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from tradingbot.config import make_settings
+from tradingbot.engine.engine import Engine
+from tradingbot.engine.events import Decision, Output, Trade
+from tradingbot.market.ticker import Ticker
+
+T = 1_700_000_000_000 - 1_700_000_000_000 % 86_400_000  # 00:00 UTC
+S = "BTC/USDT"
+MINUTE = 60_000
+
+
+def engine(**settings: Any) -> Engine:
+    return Engine(make_settings(settings))
+
+
+def feed(bot: Engine, *ticks: tuple[Any, ...], symbol: str = S) -> list[Output]:
+    """Feed (seconds after T, last[, bid, ask[, volume]]) and return what came out."""
+    outputs: list[Output] = []
+    for seconds, *prices in ticks:
+        outputs += bot.tick(Ticker(symbol, T + int(seconds * 1000), *prices))
+    return outputs
+
+
+def decisions(outputs: Iterable[Output]) -> list[Decision]:
+    return [output for output in outputs if isinstance(output, Decision)]
+
+
+def trades(outputs: Iterable[Output]) -> list[Trade]:
+    return [output for output in outputs if isinstance(output, Trade)]

@@ -1,0 +1,140 @@
+"""The command: exit codes, help, JSON and plain words, through the real program."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jsonschema
+import orjson
+import pytest
+
+from tradingbot import __version__
+from tradingbot.cli import main
+from tradingbot.config import registry
+
+
+def run(*words: str, cwd: Path | None = None, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tradingbot", *words],
+        capture_output=True, text=True, cwd=cwd, env={**os.environ, **environ}, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def test_help_shows_every_command_with_an_example() -> None:
+    """Whoever asks for help gets an example that works."""
+    assert "example: tradingbot replay" in run("--help").stdout
+    for command in ("replay", "config"):
+        assert f"example: tradingbot {command}" in run(command, "--help").stdout
+    assert run("--version").stdout.strip() == f"tradingbot {__version__}"
+
+
+def test_help_needs_none_of_the_heavy_packages() -> None:
+    """A command that needs no data starts without the packages that read it."""
+    code = (
+        "import sys, tradingbot, tradingbot.cli\n"
+        "try:\n tradingbot.cli.main(['--help'])\nexcept SystemExit: pass\n"
+        "heavy = {'pandas', 'numpy', 'pyarrow', 'matplotlib', 'rich', 'msgspec'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_config_shows_every_setting_with_source_and_meaning(tmp_path: Path) -> None:
+    """One line a setting; where it comes from; what it means."""
+    (tmp_path / "tradingbot.toml").write_text("POLL_S = 3")
+    done = run("config", "--home", str(tmp_path), "--set", "DEBOUNCE_S=5", GLOBAL_TRADING="False")
+    assert done.returncode == 0, done.stderr
+    assert "POLL_S = 3   # tradingbot.toml: seconds between two polls" in done.stdout
+    assert "DEBOUNCE_S = 5   # --set:" in done.stdout
+    assert "GLOBAL_TRADING = false   # environment:" in done.stdout
+    for name, setting in registry().items():
+        assert f"{name} = " in done.stdout
+        assert setting.meaning in done.stdout
+
+
+def test_config_as_json_is_one_document(tmp_path: Path) -> None:
+    """Nothing but JSON on stdout."""
+    document = orjson.loads(run("config", "--json", "--home", str(tmp_path)).stdout)
+    assert list(document["settings"]) == list(registry())
+    assert document["settings"]["POLL_S"]["value"] == 2.5
+    assert document["settings"]["POLL_S"]["source"] == "default"
+    schema = orjson.loads(run("config", "--schema").stdout)
+    jsonschema.Draft202012Validator.check_schema(schema)
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("config", "--set", "POL_S=3"), "tradingbot: there is no setting 'POL_S' (from --set): did you mean POLL_S?"),
+        (("config", "--set", "POLL_S=x"), "tradingbot: POLL_S = 'x' (from --set) is not allowed: it takes a number"),
+        (("config", "--config", "/nowhere.toml"), "tradingbot: there is no settings file /nowhere.toml"),
+        (("replay", "/nowhere"), "tradingbot: there is no file or directory /nowhere"),
+        (("replay",), "required: FILE_OR_DIRECTORY"),
+        (("repl",), "invalid choice: 'repl'"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_2(words: tuple[str, ...], complaint: str) -> None:
+    """Never a traceback."""
+    done = run(*words)
+    assert done.returncode == 2
+    assert complaint in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    """Before any work is done."""
+    (tmp_path / "file").touch()
+    data = tmp_path / "x.csv"
+    data.write_text("ts_ms,symbol,price\n1,A,1\n")
+    done = run("replay", str(data), "--out", str(tmp_path / "file" / "out"))
+    assert done.returncode == 2
+    assert "cannot write to" in done.stderr
+
+
+def test_the_summary_as_json_is_the_summary_file(tmp_path: Path) -> None:
+    """--json prints what summary.json holds."""
+    data = tmp_path / "x.csv"
+    data.write_text("ts_ms,symbol,price\n1,A,100\n1000,A,98\n")
+    done = run("replay", str(data), "--out", str(tmp_path / "out"), "--json")
+    assert done.stdout == (tmp_path / "out" / "summary.json").read_text()
+
+
+def test_hostile_symbols_reach_no_terminal(tmp_path: Path) -> None:
+    """Escapes in a data file are shown as what they are not."""
+    data = tmp_path / "x.csv"
+    data.write_text("ts_ms,symbol,price\n1,\x1b[31mA[bold]\x07,100\n")
+    done = run("replay", str(data))
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+    assert "[bold]" in done.stdout
+
+
+def test_ctrl_c_ends_cleanly(tmp_path: Path) -> None:
+    """One word, exit 130, and no result under a whole one's name."""
+    data = tmp_path / "x.csv"
+    data.write_text("ts_ms,symbol,price\n" + "".join(f"{i},A,{100 + i % 7}\n" for i in range(2_000_000)))
+    out = tmp_path / "out"
+    words = [sys.executable, "-m", "tradingbot", "replay", str(data), "--out", str(out)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while not out.exists():
+            time.sleep(0.05)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130, stderr
+    assert stderr == "tradingbot: interrupted\n"
+    assert stdout == ""
+    assert not (out / "summary.json").exists()
+
+
+def test_no_command_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    """Until there is a live bot, saying so beats doing nothing."""
+    assert main([]) == 2
+    assert "tradingbot replay" in capsys.readouterr().err
