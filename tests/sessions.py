@@ -1,0 +1,252 @@
+"""Sessions made by hypothesis: settings, ticks good and bad, control inputs; for the engine and a second reading."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from hypothesis import strategies as st
+
+from tests.reference import Reference
+from tradingbot.config import make_settings
+from tradingbot.engine.engine import Engine
+from tradingbot.engine.events import (
+    AnchorReset,
+    Cancelled,
+    Condition,
+    ConditionName,
+    Decision,
+    ExitDecided,
+    Input,
+    Output,
+    Parked,
+    Rejected,
+    SettingsChanged,
+    Trade,
+)
+from tradingbot.market.anchor_manager import SavedAnchor
+from tradingbot.market.ticker import Ticker
+
+SYMBOLS = ("BTC/USDT", "ETH/USDT", "X/USDT")
+START_MS = 1_700_006_300_000  # 90 minutes before midnight UTC
+
+SETTINGS = st.fixed_dictionaries(
+    {},
+    optional={
+        "GLOBAL_TRADING": st.sampled_from([True, True, False]),
+        "FEATURE_ANCHOR_ENABLED": st.booleans(),
+        "DROP_TRIGGER_MODE": st.sampled_from([1, 2, 3, 4, 4, 4]),
+        "DROP_TRIGGER_VALUE": st.sampled_from([0.985, 0.995, 0.999]),
+        "BUY_MODE": st.sampled_from(["RAW", "PREDICTIVE"]),
+        "WINDOW_LOOKBACK_S": st.sampled_from([1, 5, 60, 300]),
+        "WINDOW_STRICT_WARMUP": st.booleans(),
+        "ANCHOR_STALE_MINUTES": st.sampled_from([0.1, 1, 60]),
+        "ANCHOR_CLAMP_MAX_ABOVE_PEAK_PCT": st.sampled_from([0, 0.5, 20]),
+        "ANCHOR_MAX_START_DROP_PCT": st.sampled_from([0, 1, 8]),
+        "HYSTERESIS_BPS": st.sampled_from([0, 5, 40]),
+        "CONFIRM_TICKS": st.sampled_from([0, 0, 1, 2]),
+        "DEBOUNCE_S": st.sampled_from([0, 3]),
+        "TICKER_MAX_JUMP_PCT": st.sampled_from([3, 20]),
+        "TICKER_MAX_AGE_S": st.sampled_from([1, 30]),
+        "POSITION_SIZE_QUOTE": st.sampled_from([25, 90.5]),
+        "MAX_CONCURRENT_POSITIONS": st.sampled_from([1, 3]),
+        "COOLDOWN_MIN": st.sampled_from([0, 0.05, 15]),
+        "MAX_SPREAD_BPS": st.sampled_from([10, 50, 5000]),
+        "MAX_ENTRY_AWAY_BPS": st.sampled_from([0, 30, 5000]),
+        "ENTRY_BURST_MAX": st.sampled_from([1, 2, 50]),
+        "ENTRY_BURST_S": st.sampled_from([0, 3, 60]),
+        "MAX_DAILY_LOSS_PCT": st.sampled_from([0, 0.05, 8]),
+        "MAX_LOSSES_IN_ROW": st.sampled_from([1, 2, 5]),
+        "MAX_TRADES_PER_DAY": st.sampled_from([0, 2, 120]),
+        "TAKE_PROFIT_THRESHOLD": st.sampled_from([1.001, 1.005]),
+        "STOP_LOSS_THRESHOLD": st.sampled_from([0.99, 0.999]),
+        "USE_TRAILING_STOP": st.booleans(),
+        "TRAILING_ACTIVATION": st.sampled_from([1.0005, 1.003]),
+        "TRADE_TTL_MIN": st.sampled_from([0.05, 120]),
+        "PAPER_LATENCY_MS": st.sampled_from([0, 250, 3000]),
+        "SLIPPAGE_BPS": st.sampled_from([0, 2, 7.5]),
+        "TAKER_FEE_RATE": st.sampled_from([0, 0.001]),
+    },
+)
+PAPER_START = st.sampled_from([60, 1000])
+
+GAPS = st.sampled_from([0, 1, 250, 250, 1000, 1000, 1000, 3000, 3000, 60_000, 400_000, 5_000_000, -1, -500])
+MOVES = st.sampled_from([-2500, -400, -160, -160, -60, -20, -5, 0, 0, 5, 20, 60, 160, 160, 400, 2500])  # basis points
+BOOKS = st.sampled_from(["none", "none", "tight", "tight", "tight", "wide", "far", "crossed", "bid", "ask", "mid"])
+GARBAGE = st.sampled_from([None, math.nan, math.inf, 0.0, -1.0, "100", True, 10**400, 100])
+VOLUMES = st.sampled_from([None, None, 5e6, 10.0, math.nan, "x"])
+AGES = st.sampled_from([None, None, None, 0, 900, 1001, 31_000, -5000, -5001])
+
+
+@dataclass
+class Move:
+    """Move a symbol's price, or hand in a ticker of garbage."""
+
+    symbol: str
+    gap_ms: int
+    move_bps: int
+    book: str
+    volume: object = None
+    age_ms: int | None = None
+    feed_age_ms: int | None = None
+    garbage: tuple[Any, Any, Any] | None = None
+    answered_as: str | None = None
+
+
+@dataclass
+class Control:
+    """Change something that is no ticker."""
+
+    kind: str
+    value: Any
+
+
+MOVE = st.builds(Move, st.sampled_from(SYMBOLS), GAPS, MOVES, BOOKS, VOLUMES, AGES)
+BAD = st.builds(
+    Move, st.sampled_from(SYMBOLS), GAPS, MOVES, BOOKS, VOLUMES, AGES, st.sampled_from([None, 5, 31_000]),
+    st.none() | st.tuples(GARBAGE, GARBAGE, GARBAGE), st.sampled_from([None, None, None, "OTHER"]),
+)  # fmt: skip
+CONTROL = st.one_of(
+    st.builds(Control, st.just("settings"), SETTINGS),
+    st.builds(Control, st.just("condition"), st.tuples(st.sampled_from(list(ConditionName)), st.booleans())),
+    st.builds(Control, st.just("parked"), st.tuples(st.sampled_from(SYMBOLS), st.booleans())),
+    st.builds(Control, st.just("reset"), st.sampled_from(SYMBOLS)),
+)
+STEPS = st.lists(st.one_of(MOVE, MOVE, MOVE, MOVE, MOVE, MOVE, MOVE, BAD, CONTROL), min_size=1, max_size=120)
+ANCHORS = st.dictionaries(
+    st.sampled_from(SYMBOLS),
+    st.tuples(st.sampled_from([80.0, 100.0, 103.0, 130.0]), st.sampled_from([0, -1000, -7_200_000])),
+    max_size=2,
+)
+
+
+def to_inputs(steps: list[Move | Control], start_quote: float) -> list[Input]:
+    """Return the inputs that the steps stand for."""
+    now, prices = START_MS, dict.fromkeys(SYMBOLS, 100.0)
+    inputs: list[Input] = []
+    for step in steps:
+        if isinstance(step, Move):
+            now += step.gap_ms
+            price = prices[step.symbol] * (1 + step.move_bps / 10_000)
+            if step.garbage is None and abs(step.move_bps) <= 400:
+                prices[step.symbol] = price
+            inputs.append(_ticker(step, now, price))
+        elif step.kind == "settings":
+            inputs.append(SettingsChanged(make_settings({**step.value, "PAPER_START_QUOTE": start_quote})))
+        elif step.kind == "condition":
+            name, on = step.value
+            inputs.append(Condition(name, "because" if on else None))
+        elif step.kind == "parked":
+            symbol, on = step.value
+            inputs.append(Parked(symbol, "because" if on else None))
+        else:
+            inputs.append(AnchorReset(step.value))
+    return inputs
+
+
+def _ticker(step: Move, now: int, price: float) -> Ticker:
+    half = {"wide": 0.01, "far": 0.3}.get(step.book, 0.0005)
+    bid: Any = price * (1 - half)
+    ask: Any = price * (1 + half)
+    last: Any = price
+    if step.book == "crossed":
+        bid, ask = ask, bid
+    elif step.book == "none":
+        bid = ask = None
+    elif step.book == "bid":
+        ask = None
+    elif step.book == "ask":
+        bid = None
+    elif step.book == "mid":
+        last = None
+    if step.garbage is not None:
+        last, bid, ask = step.garbage
+    recv_ms = None if step.age_ms is None else now + step.age_ms
+    return Ticker(
+        step.symbol, now, last, bid, ask, step.volume, recv_ms=recv_ms,  # type: ignore[arg-type]
+        feed_age_ms=step.feed_age_ms, answered_as=step.answered_as,
+    )  # fmt: skip
+
+
+def make_engine(settings: dict[str, Any], anchors: dict[str, tuple[float, int]]) -> Engine:
+    """Return an engine after a cold start with these anchors."""
+    bot = Engine(make_settings(settings))
+    saved = {symbol: SavedAnchor(price, START_MS + age) for symbol, (price, age) in anchors.items()}
+    assert bot.load_anchors(saved, START_MS) == {}
+    return bot
+
+
+def make_reference(settings: dict[str, Any], anchors: dict[str, tuple[float, int]]) -> Reference:
+    """Return the second reading after the same start."""
+    reference = Reference(msgspec.structs.asdict(make_settings(settings)))
+    for symbol, (price, age) in anchors.items():
+        reference.load_anchor(symbol, price, START_MS + age)
+    return reference
+
+
+def feed_reference(reference: Reference, event: Input) -> str | None:
+    """Hand one input to the second reading; return why it rejects a ticker."""
+    if isinstance(event, Ticker):
+        e = event
+        return reference.feed(
+            e.symbol, e.ts_ms, e.last, e.bid, e.ask, e.quote_volume, e.recv_ms, e.feed_age_ms, e.answered_as
+        )
+    if isinstance(event, SettingsChanged):
+        reference.change_settings(msgspec.structs.asdict(event.settings))
+    elif isinstance(event, Condition):
+        reference.condition(event.name.value, event.why is not None)
+    elif isinstance(event, Parked):
+        reference.park(event.symbol, event.why is not None)
+    elif isinstance(event, AnchorReset):
+        reference.reset(event.symbol)
+    return None
+
+
+class Story:
+    """Collect an engine's outputs under the names that the second reading uses."""
+
+    def __init__(self) -> None:
+        self.decisions: list[dict[str, Any]] = []
+        self.trades: list[dict[str, Any]] = []
+        self.exits: list[dict[str, Any]] = []
+        self.cancelled: list[dict[str, Any]] = []
+        self.rejected: dict[str, int] = {}
+
+    def take(self, outputs: tuple[Output, ...]) -> None:
+        for output in outputs:
+            if isinstance(output, Rejected):
+                self.rejected[output.reason] = self.rejected.get(output.reason, 0) + 1
+            elif isinstance(output, Decision):
+                self.decisions.append(_pick(output, DECISION))
+            elif isinstance(output, Trade):
+                self.trades.append(_pick(output, TRADE))
+            elif isinstance(output, ExitDecided):
+                self.exits.append(_pick(output, ("symbol", "ts_ms", "decision_id", "reason")))
+            elif isinstance(output, Cancelled):
+                self.cancelled.append(_pick(output, ("symbol", "decision_id", "side")))
+
+
+DECISION = (
+    "decision_id", "ts_ms", "symbol", "last", "reference", "reference_source", "threshold", "outcome", "reasons",
+    "drop_pct", "window_peak", "window_trough",
+)  # fmt: skip
+TRADE = ("symbol", "decision_id", "entry_ms", "entry", "exit_ms", "exit", "qty", "pnl", "reason")
+
+
+def _pick(output: Output, names: tuple[str, ...]) -> dict[str, Any]:
+    record = {name: getattr(output, name) for name in names}
+    if "reasons" in record:
+        record["reasons"] = list(record["reasons"])
+        record["outcome"] = record["outcome"].value
+    return record
+
+
+def assert_same_story(story: Story, reference: Reference) -> None:
+    """Hold everything that was decided against the second reading, double for double."""
+    assert story.decisions == reference.decisions
+    assert story.exits == reference.exits
+    assert story.trades == reference.trades
+    assert story.cancelled == reference.cancelled
+    assert story.rejected == {reason: count for reason, count in reference.rejected.items() if count}
