@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,12 +34,18 @@ SYMBOLS = ("BTC/USDT", "ETH/USDT", "X/USDT")
 START_MS = 1_700_006_300_000  # 90 minutes before midnight UTC
 
 SETTINGS = st.fixed_dictionaries(
-    {},
+    # what makes things happen: with the defaults nine sessions in ten see no trigger
+    {
+        "GLOBAL_TRADING": st.sampled_from([True, True, True, False]),
+        "DROP_TRIGGER_VALUE": st.sampled_from([0.999, 0.995, 0.985]),
+        "MAX_SPREAD_BPS": st.sampled_from([5000, 50, 10]),
+        "MAX_ENTRY_AWAY_BPS": st.sampled_from([5000, 30, 0]),
+        "COOLDOWN_MIN": st.sampled_from([0, 0.05, 15]),
+        "ENTRY_BURST_MAX": st.sampled_from([50, 2, 1]),
+    },
     optional={
-        "GLOBAL_TRADING": st.sampled_from([True, True, False]),
         "FEATURE_ANCHOR_ENABLED": st.booleans(),
         "DROP_TRIGGER_MODE": st.sampled_from([1, 2, 3, 4, 4, 4]),
-        "DROP_TRIGGER_VALUE": st.sampled_from([0.985, 0.995, 0.999]),
         "BUY_MODE": st.sampled_from(["RAW", "PREDICTIVE"]),
         "WINDOW_LOOKBACK_S": st.sampled_from([1, 5, 60, 300]),
         "WINDOW_STRICT_WARMUP": st.booleans(),
@@ -52,10 +59,6 @@ SETTINGS = st.fixed_dictionaries(
         "TICKER_MAX_AGE_S": st.sampled_from([1, 30]),
         "POSITION_SIZE_QUOTE": st.sampled_from([25, 90.5]),
         "MAX_CONCURRENT_POSITIONS": st.sampled_from([1, 3]),
-        "COOLDOWN_MIN": st.sampled_from([0, 0.05, 15]),
-        "MAX_SPREAD_BPS": st.sampled_from([10, 50, 5000]),
-        "MAX_ENTRY_AWAY_BPS": st.sampled_from([0, 30, 5000]),
-        "ENTRY_BURST_MAX": st.sampled_from([1, 2, 50]),
         "ENTRY_BURST_S": st.sampled_from([0, 3, 60]),
         "MAX_DAILY_LOSS_PCT": st.sampled_from([0, 0.05, 8]),
         "MAX_LOSSES_IN_ROW": st.sampled_from([1, 2, 5]),
@@ -72,11 +75,11 @@ SETTINGS = st.fixed_dictionaries(
 )
 PAPER_START = st.sampled_from([60, 1000])
 
-GAPS = st.sampled_from([0, 1, 250, 250, 1000, 1000, 1000, 3000, 3000, 60_000, 400_000, 5_000_000, -1, -500])
-MOVES = st.sampled_from([-2500, -400, -160, -160, -60, -20, -5, 0, 0, 5, 20, 60, 160, 160, 400, 2500])  # basis points
-BOOKS = st.sampled_from(["none", "none", "tight", "tight", "tight", "wide", "far", "crossed", "bid", "ask", "mid"])
+GAPS = st.sampled_from([1000, 250, 3000, 0, 1, 1000, 3000, 250, 60_000, 400_000, 5_000_000, -1, -500])
+MOVES = st.sampled_from([-60, 60, -160, 160, -20, 20, -400, 400, -5, 5, 0, -2500, 2500])  # basis points
+BOOKS = st.sampled_from(["tight", "none", "tight", "none", "tight", "wide", "bid", "ask", "mid", "far", "crossed"])
 GARBAGE = st.sampled_from([None, math.nan, math.inf, 0.0, -1.0, "100", True, 10**400, 100])
-VOLUMES = st.sampled_from([None, None, 5e6, 10.0, math.nan, "x"])
+VOLUMES = st.sampled_from([None, None, 5e6, 5e6, math.nan, "x", 10.0])
 AGES = st.sampled_from([None, None, None, 0, 900, 1001, 31_000, -5000, -5001])
 
 
@@ -103,7 +106,9 @@ class Control:
     value: Any
 
 
-MOVE = st.builds(Move, st.sampled_from(SYMBOLS), GAPS, MOVES, BOOKS, VOLUMES, AGES)
+Steps = list[Move | Control]
+
+MOVE = st.builds(Move, st.sampled_from(SYMBOLS), GAPS, MOVES, BOOKS, VOLUMES)
 BAD = st.builds(
     Move, st.sampled_from(SYMBOLS), GAPS, MOVES, BOOKS, VOLUMES, AGES, st.sampled_from([None, 5, 31_000]),
     st.none() | st.tuples(GARBAGE, GARBAGE, GARBAGE), st.sampled_from([None, None, None, "OTHER"]),
@@ -114,7 +119,7 @@ CONTROL = st.one_of(
     st.builds(Control, st.just("parked"), st.tuples(st.sampled_from(SYMBOLS), st.booleans())),
     st.builds(Control, st.just("reset"), st.sampled_from(SYMBOLS)),
 )
-STEPS = st.lists(st.one_of(MOVE, MOVE, MOVE, MOVE, MOVE, MOVE, MOVE, BAD, CONTROL), min_size=1, max_size=120)
+FEW_STEPS = st.lists(st.one_of(*[MOVE] * 12, BAD, CONTROL), min_size=1, max_size=120)
 ANCHORS = st.dictionaries(
     st.sampled_from(SYMBOLS),
     st.tuples(st.sampled_from([80.0, 100.0, 103.0, 130.0]), st.sampled_from([0, -1000, -7_200_000])),
@@ -122,7 +127,51 @@ ANCHORS = st.dictionaries(
 )
 
 
-def to_inputs(steps: list[Move | Control], start_quote: float) -> list[Input]:
+def lively_settings(rng: random.Random) -> dict[str, Any]:
+    """Return settings under which much happens."""
+    return {
+        "GLOBAL_TRADING": rng.random() < 0.9,
+        "FEATURE_ANCHOR_ENABLED": rng.random() < 0.8,
+        "DROP_TRIGGER_MODE": rng.choice((1, 2, 3, 4, 4)),
+        "DROP_TRIGGER_VALUE": rng.choice((0.99, 0.995)),
+        "COOLDOWN_MIN": rng.choice((0, 1)),
+        "ANCHOR_STALE_MINUTES": rng.choice((2, 60)),
+        "USE_TRAILING_STOP": rng.random() < 0.5,
+        "MAX_LOSSES_IN_ROW": rng.choice((3, 50)),
+        "MAX_DAILY_LOSS_PCT": rng.choice((0.05, 8)),
+        "MAX_ENTRY_AWAY_BPS": 200,
+        "MAX_SPREAD_BPS": 250,
+        "ENTRY_BURST_MAX": rng.choice((2, 20)),
+        "DEBOUNCE_S": rng.choice((0, 1, 3)),
+    }
+
+
+def random_steps(rng: random.Random, length: int) -> Steps:
+    """Return steps that lead deep: drops, recoveries, jumps with or without a witness, bad tickers, other settings."""
+    steps: Steps = []
+    for _ in range(length):
+        if rng.random() < 0.003:
+            steps.append(Control("settings", lively_settings(rng)))
+            continue
+        symbol = rng.choice(SYMBOLS)
+        book = rng.choice(("none", "tight", "tight", "tight", "wide", "crossed", "mid", "bid"))
+        gap = rng.choice((0, 250, 250, 1000, 1000, 3000, 15_000, 60_000, -250))  # whole ones meet bounds exactly
+        move = rng.choice((2200, -2200)) if rng.random() < 0.03 else int(rng.gauss(0, 40))
+        steps.append(Move(symbol, gap, move, book, rng.choice((None, 5e6, 5e6, 10.0))))
+        if abs(move) > 1000 and rng.random() < 0.7:  # a witness, sometimes with a ticker in between
+            if rng.random() < 0.5:
+                steps.append(Move(symbol, 250, 0, "none", garbage=(None, None, None)))
+            steps.append(Move(symbol, 250, move + 10, book))
+    return steps
+
+
+MANY_STEPS = st.builds(
+    lambda seed, n: random_steps(random.Random(seed), n), st.integers(0, 2**32), st.integers(150, 400)
+)
+STEPS = st.one_of(FEW_STEPS, MANY_STEPS, MANY_STEPS)
+
+
+def to_inputs(steps: Steps, start_quote: float) -> list[Input]:
     """Return the inputs that the steps stand for."""
     now, prices = START_MS, dict.fromkeys(SYMBOLS, 100.0)
     inputs: list[Input] = []

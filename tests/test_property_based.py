@@ -20,23 +20,23 @@ from tests.sessions import (
     PAPER_START,
     SETTINGS,
     STEPS,
-    Control,
-    Move,
+    Steps,
     Story,
     assert_same_story,
     feed_reference,
+    lively_settings,
     make_engine,
     make_reference,
+    random_steps,
     to_inputs,
 )
 from tests.test_replay import FILES, crash_csv
 from tradingbot.cli import main
 from tradingbot.config import make_settings
 from tradingbot.engine.engine import Engine
-from tradingbot.engine.events import Rejected, to_record
+from tradingbot.engine.events import Input, Output, Rejected, to_record
 from tradingbot.market.ticker import Ticker
 
-Steps = list[Move | Control]
 Anchors = dict[str, tuple[float, int]]
 
 
@@ -79,34 +79,10 @@ def test_the_engine_agrees_with_a_second_reading_of_the_contract(
 def test_the_engine_agrees_over_long_sessions(seed: int) -> None:
     """Thousands of ticks of several symbols, settings changing under way: deep states that short ones never reach."""
     rng = random.Random(seed)
-    symbols = ("BTC/USDT", "ETH/USDT", "X/USDT")
-    steps: Steps = []
-    for _ in range(4000):
-        if rng.random() < 0.002:
-            steps.append(Control("settings", long_settings(rng)))
-            continue
-        book = rng.choice(("none", "tight", "tight", "tight", "wide", "crossed", "mid", "bid"))
-        gap = rng.choice((0, 1, 250, 900, 900, 3000, 20_000, -1))
-        steps.append(Move(rng.choice(symbols), gap, int(rng.gauss(0, 40)), book, rng.choice((None, 5e6, 10.0))))
-    story = compare({**long_settings(rng), "PAPER_START_QUOTE": 1000}, {}, steps)
+    steps = random_steps(rng, 4000)
+    story = compare({**lively_settings(rng), "PAPER_START_QUOTE": 1000}, {}, steps)
     assert len(story.decisions) > 20
     assert len(story.trades) > 3
-
-
-def long_settings(rng: random.Random) -> dict[str, Any]:
-    return {
-        "GLOBAL_TRADING": rng.random() < 0.9,
-        "FEATURE_ANCHOR_ENABLED": rng.random() < 0.8,
-        "DROP_TRIGGER_MODE": rng.choice((1, 2, 3, 4, 4)),
-        "DROP_TRIGGER_VALUE": rng.choice((0.99, 0.995)),
-        "COOLDOWN_MIN": rng.choice((0, 1)),
-        "ANCHOR_STALE_MINUTES": rng.choice((2, 60)),
-        "USE_TRAILING_STOP": rng.random() < 0.5,
-        "MAX_LOSSES_IN_ROW": rng.choice((3, 50)),
-        "MAX_ENTRY_AWAY_BPS": 200,
-        "MAX_SPREAD_BPS": 250,
-        "ENTRY_BURST_MAX": rng.choice((2, 20)),
-    }
 
 
 @given(SETTINGS, PAPER_START, ANCHORS, STEPS, st.data())
@@ -137,7 +113,8 @@ def test_rejections_that_were_only_counted_change_nothing(
     """A replay of what took a number, and of nothing else, gives the same outputs under the same numbers."""
     inputs = to_inputs([step for step in steps for _ in range(3)], 1000)
     live = make_engine(chosen, anchors)
-    recorded, outputs = [], []
+    recorded: list[Input] = []
+    outputs: list[Output] = []
     for event in inputs:
         before = live.seq
         answer = live.process(event)
