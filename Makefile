@@ -7,7 +7,7 @@ SYSTEM_PACKAGES :=
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench system lock clean
+.PHONY: help run test check bench system lock docs clean
 
 help:
 	@sed -n 's/^# make /make /p; s/^.*          make check/make check/p' Makefile
@@ -31,7 +31,7 @@ help:
 
 run: .venv/run.stamp
 	@mkdir -p build/run
-	@$(PY) -m tradingbot.simulated.market --seed 7 --hours 6 --out build/run/crash.csv
+	@$(PY) -m tradingbot.simulated.market --seed 7 --hours 4 --out build/run/crash.csv
 	@$(PY) -m tradingbot replay build/run/crash.csv --set GLOBAL_TRADING=true --out build/run/replay
 
 test: check system
@@ -54,6 +54,9 @@ lock: .venv/dev.stamp
 	  pyproject.toml -o requirements.txt
 	.venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
 	  --all-extras pyproject.toml -o requirements-dev.txt
+
+docs: .venv/dev.stamp
+	@$(PY) -c 'from tradingbot.ui.tables import settings_page; print(settings_page(), end="")' >docs/SETTINGS.md
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -31,6 +31,7 @@ from tradingbot.market.anchor_manager import SavedAnchor
 from tradingbot.market.ticker import Ticker
 
 SYMBOLS = ("BTC/USDT", "ETH/USDT", "X/USDT")
+LAG_MS = {"BTC/USDT": 0, "ETH/USDT": 0, "X/USDT": 2600}  # so that time differs between symbols
 START_MS = 1_700_006_300_000  # 90 minutes before midnight UTC
 
 SETTINGS = st.fixed_dictionaries(
@@ -181,7 +182,7 @@ def to_inputs(steps: Steps, start_quote: float) -> list[Input]:
             price = prices[step.symbol] * (1 + step.move_bps / 10_000)
             if step.garbage is None and abs(step.move_bps) <= 400:
                 prices[step.symbol] = price
-            inputs.append(_ticker(step, now, price))
+            inputs.append(_ticker(step, now - LAG_MS[step.symbol], price))
         elif step.kind == "settings":
             inputs.append(SettingsChanged(make_settings({**step.value, "PAPER_START_QUOTE": start_quote})))
         elif step.kind == "condition":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from itertools import pairwise
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -15,6 +15,7 @@ import orjson
 from tradingbot.errors import SettingsError
 
 __all__ = [
+    "CHAINS",
     "FLAGS",
     "Flag",
     "Setting",
@@ -358,12 +359,14 @@ def json_schema() -> dict[str, Any]:
     }
 
 
+CHAINS = (
+    ("RETRY_BASE_S", "RETRY_MAX_S"),
+    ("POSITION_SIZE_QUOTE", "MAX_ORDER_QUOTE", "MAX_SYMBOL_QUOTE", "MAX_EXPOSURE_QUOTE"),
+)  # each at most the next; what must stand below or above 1 is in the ranges
+
+
 def _cross_check(settings: Settings) -> None:
-    chains: Iterable[tuple[str, ...]] = (
-        ("RETRY_BASE_S", "RETRY_MAX_S"),
-        ("POSITION_SIZE_QUOTE", "MAX_ORDER_QUOTE", "MAX_SYMBOL_QUOTE", "MAX_EXPOSURE_QUOTE"),
-    )  # each at most the next; what must stand below or above 1 is in the ranges
-    for chain in chains:
+    for chain in CHAINS:
         for low, high in pairwise(chain):
             small, large = getattr(settings, low), getattr(settings, high)
             if small > large:

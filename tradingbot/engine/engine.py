@@ -106,6 +106,7 @@ class Engine:
         for symbol, anchor in loaded.items():
             state = self._state(symbol)
             state.anchor, state.loaded = anchor, True
+            state.look()
         return discarded
 
     def process(self, event: Input) -> tuple[Output, ...]:
@@ -131,10 +132,12 @@ class Engine:
         This is the path that every tick takes, written as one function. Each of its conditions asks whether the rule
         function behind it could have anything to do; the rule functions alone decide.
         """
-        state = self._states.get(ticker.symbol)
-        if state is None:
+        try:
+            state = self._states[ticker.symbol]
+        except KeyError:
             state = self._state(ticker.symbol)
-        jump, floor, max_age_ms, max_ahead_ms, lookback_ms, uses_anchor, stale_ms, clamp_factor, value, zone = self._hot
+        special = state.special
+        jump, floor, lookback_ms, uses_anchor, stale_ms, value, zone = self._hot
         t = ticker.ts_ms
         last = ticker.last
         bid = ticker.bid
@@ -142,20 +145,15 @@ class Engine:
         if not (
             t > state.ts_ms
             and type(last) is float
-            and last > 0.0
             and floor <= last / state.last - 1 <= jump
             and (
-                type(bid) is type(ask) is float
-                and 0.0 < bid <= ask
-                and bid / last - 1 >= floor
-                and ask / last - 1 <= jump
+                type(bid) is type(ask) is float and bid <= ask and bid / last - 1 >= floor and ask / last - 1 <= jump
                 if bid is not None
                 else ask is None
             )
-            and (ticker.recv_ms is None or max_ahead_ms <= ticker.recv_ms - t <= max_age_ms)
-            and ticker.feed_age_ms is None
+            and (ticker.recv_ms is None or self._timely(ticker))
             and ticker.answered_as is None
-            and state.witness is None
+            and not special
         ):
             prices = admit(state, ticker, self._rules)
             if isinstance(prices, Refusal):
@@ -172,22 +170,22 @@ class Engine:
                 self._turn_day(t)
 
         outputs: list[Output] | None = None
-        if state.order is not None and t >= state.order.due_ms:
-            outputs = []
-            self.portfolio.fill(state, seq, self.now_ms, self._rules, outputs)
+        if special:
+            if state.order is not None and t >= state.order.due_ms:
+                outputs = []
+                self.portfolio.fill(state, seq, self.now_ms, self._rules, outputs)
+            if state.fresh:
+                self._begin_session(state)
 
-        if state.fresh:
-            self._begin_session(state)
-        window = state.window
         cut = t - lookback_ms
         point = (t, last)
-        ends = window.lows
+        ends = state.lows
         while ends and ends[-1][1] >= last:
             ends.pop()
         ends.append(point)
         while ends[0][0] <= cut:
             ends.popleft()
-        ends = window.highs
+        ends = state.highs
         while ends and ends[-1][1] <= last:
             ends.pop()
         ends.append(point)
@@ -198,13 +196,7 @@ class Engine:
             state.session_peak = last
         if uses_anchor:
             anchor = state.anchor
-            if (
-                anchor is None
-                or last > anchor.price
-                or t - anchor.set_ms > stale_ms
-                or anchor.price > state.session_peak * clamp_factor
-                or state.loaded
-            ):
+            if anchor is None or last > anchor.price or t - anchor.set_ms > stale_ms or special:
                 anchor = self._advance_anchor(state, seq, ends[0])
             reference = anchor.price
         else:
@@ -219,9 +211,11 @@ class Engine:
             state.below += 1
         else:
             outputs = self._below_threshold(state, seq, ticker, reference, threshold, outputs)
-        if state.position is not None:
-            outputs = [] if outputs is None else outputs
-            self.portfolio.hold(state, seq, self._rules, outputs)
+        if special:
+            if state.position is not None:
+                outputs = [] if outputs is None else outputs
+                self.portfolio.hold(state, seq, self._rules, outputs)
+            state.look()
         return tuple(outputs) if outputs else NOTHING
 
     def checkpoint(self) -> Checkpoint:
@@ -286,6 +280,7 @@ class Engine:
         elif isinstance(event, AnchorReset):
             state = self._state(event.symbol)
             state.fresh = state.reset = True
+            state.look()
         return tuple(outputs)
 
     def _adopt(self, settings: Settings, outputs: list[Output]) -> None:
@@ -294,15 +289,26 @@ class Engine:
         if settings.FEATURE_ANCHOR_ENABLED and not before.settings.FEATURE_ANCHOR_ENABLED:
             for state in self._states.values():
                 state.anchor, state.loaded = None, False
+        for state in self._states.values():
+            state.special = True  # a clamp that holds under the old settings may not under these
         if before.trading and not settings.GLOBAL_TRADING:
             self.portfolio.cancel_orders(self._states, self.seq, self.now_ms, "trading_off", outputs)
 
     def _reject(self, state: SymbolState, ticker: Ticker, refusal: Refusal) -> Rejected:
+        state.look()
         whole = count_refusal(state, ticker, refusal)
         if whole:
             self.seq += 1
         cause, reason = self.seq if whole else 0, refusal.reason.value
         return Rejected(cause, 0, ticker.ts_ms, state.symbol, reason, refusal.detail, whole)
+
+    def _timely(self, ticker: Ticker) -> bool:
+        recv_ms, rules = ticker.recv_ms, self._rules
+        return (
+            ticker.feed_age_ms is None
+            and recv_ms is not None
+            and -rules.max_ahead_ms <= recv_ms - ticker.ts_ms <= rules.max_age_ms
+        )
 
     def _begin_session(self, state: SymbolState) -> None:
         if state.reset:
@@ -366,6 +372,7 @@ class Engine:
         outputs.append(decision)
         if decision.outcome is Outcome.ENTERED:
             self.portfolio.enter(state, decision, self.now_ms, rules)
+            state.look()
         return outputs
 
     def _turn_day(self, ts_ms: int) -> None:

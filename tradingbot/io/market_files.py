@@ -21,7 +21,7 @@ from tradingbot.market.ticker import Ticker
 
 __all__ = ["DataFile", "find_files", "read_ticks", "scan"]
 
-BLOCK_ROWS = 65_536
+BLOCK_ROWS = 4_096  # of each run while they are merged
 RUN_ROWS = 1_000_000  # what is sorted in memory at a time
 
 

@@ -138,7 +138,7 @@ def _read_parquet(path: Path) -> Iterator[Columns]:
 
     done = 0
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, pre_buffer=False) as file:  # else the whole file waits in memory
             builder = _Builder(file.schema_arrow.names, _number)
             for batch in file.iter_batches(BATCH_ROWS, columns=builder.columns):
                 done += batch.num_rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FileSink", "NullSink", "ReplayResult", "Sink", "replay", "run_files", "run_ticks", "scan_all"]
 
-PROGRESS_ROWS = 20_000
+BATCH_TICKS = 8_192  # between two words on progress
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it, and of how much (0: not known)."""
@@ -186,28 +187,29 @@ def run_ticks(
     statistics = Statistics(engine, first_ms, last_ms)
     tick, positions, states = engine.tick, engine.portfolio.positions, engine.states
     known = statistics.symbols
-    count, held = 0, False
+    held = False
     next_ms: float = first_ms
-    for ticker in ticks:
-        while ticker.ts_ms >= next_ms:
-            next_ms = statistics.buy_instalment()
-        outputs = tick(ticker)
-        if ticker.symbol not in known and not states[ticker.symbol].fresh:
-            statistics.begin(ticker.symbol)
-        if outputs:
-            for output in outputs:
-                statistics.take(output)
-                if type(output) is Decision:
-                    sink.decision(output)
-                elif type(output) is Trade:
-                    sink.trade(output)
-        if positions or held:
-            statistics.mark()
-            held = bool(positions)
-        count += 1
-        if progress is not None and not count % PROGRESS_ROWS:
-            progress(count)
-    statistics.ticks = count
+    source = iter(ticks)
+    while batch := list(islice(source, BATCH_TICKS)):
+        for ticker in batch:
+            while ticker.ts_ms >= next_ms:
+                next_ms = statistics.buy_instalment()
+            outputs = tick(ticker)
+            if ticker.symbol not in known and not states[ticker.symbol].fresh:
+                statistics.begin(ticker.symbol)
+            if outputs:
+                for output in outputs:
+                    statistics.take(output)
+                    if type(output) is Decision:
+                        sink.decision(output)
+                    elif type(output) is Trade:
+                        sink.trade(output)
+            if positions or held:
+                statistics.mark()
+                held = bool(positions)
+        statistics.ticks += len(batch)
+        if progress is not None:
+            progress(statistics.ticks)
     return statistics
 
 

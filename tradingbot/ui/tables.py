@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -12,11 +13,26 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tradingbot.config import Settings
+from tradingbot.config import CHAINS, Settings, registry
 
-__all__ = ["settings_table", "summary_text"]
+__all__ = ["settings_page", "settings_table", "summary_text"]
 
-WIDTH = 100
+WIDTH = 100  # where nobody looks at a terminal
+
+SETTINGS_INTRODUCTION = """# Settings
+
+Each setting has one upper-case name everywhere: in `tradingbot.toml`, in the environment, behind `--set`, in Python.
+Layers, the later wins: defaults, `tradingbot.toml`, environment, `--set KEY=VALUE`, and `overrides.json` in the state
+directory, which tools write. GLOBAL_TRADING alone is on only if some layer says on and none but the defaults says off.
+Replays read no overrides, and there `--set` comes last.
+
+`tradingbot config` shows each value in force with its source; `tradingbot config --schema` prints a JSON Schema.
+
+The home is `--home`, else TRADINGBOT_HOME, else the nearest folder at or above the working directory with a
+`tradingbot.toml`, else the working directory. A found one that belongs to somebody else, or that others may write to,
+is refused.
+
+Beyond the ranges below: {chains}."""
 
 
 def settings_table(rows: Mapping[str, Mapping[str, Any]]) -> str:
@@ -32,6 +48,22 @@ def settings_table(rows: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def settings_page() -> str:
+    """Return docs/SETTINGS.md: every setting with default, range, when a change takes effect, and meaning."""
+    chains = "; ".join(" <= ".join(chain) for chain in CHAINS)
+    lines = [SETTINGS_INTRODUCTION.format(chains=chains)]
+    group = None
+    for setting in registry().values():
+        if setting.group != group:
+            group = setting.group
+            lines += ["", f"## {group.capitalize()}", "", "| setting | default | allowed | takes effect | meaning |"]
+            lines.append("| --- | --- | --- | --- | --- |")
+        effect = "at the next start" if setting.restart else "live"
+        default = _value(setting.default)
+        lines.append(f"| {setting.name} | `{default}` | {setting.allowed} | {effect} | {setting.meaning} |")
+    return "\n".join(lines) + "\n"
+
+
 def _value(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
@@ -44,16 +76,15 @@ def _value(value: object) -> str:
 
 def summary_text(summary: Mapping[str, Any], settings: Settings) -> str:
     """Return the summary of a replay as people read it; the width follows the terminal."""
-    width = max(min(shutil.get_terminal_size((WIDTH, 24)).columns, 140), 72)
+    width = max(min(shutil.get_terminal_size().columns, 140), 72) if sys.stdout.isatty() else WIDTH
     text = io.StringIO()
     console = Console(width=width, highlight=False, no_color=True, force_terminal=False, file=text)
-    for line in _headline(summary, settings):
-        console.print(Text(line))
     if summary["by_exit_reason"]:
         console.print(_exits(summary))
     console.print(_symbols(summary))
     console.print(_yardsticks(summary))
-    return "\n".join(line.rstrip() for line in text.getvalue().rstrip().split("\n"))
+    tables = [line.rstrip() for line in text.getvalue().rstrip().split("\n")]
+    return "\n".join([*_headline(summary, settings), *tables])
 
 
 def _headline(s: Mapping[str, Any], settings: Settings) -> list[str]:
@@ -111,7 +142,7 @@ def _yardsticks(s: Mapping[str, Any]) -> Table:
         ("holding, all symbols alike", s["holding"]),
         (f"averaging in, {s['averaging_in']['instalments']} instalments", s["averaging_in"]),
     ):
-        change = "" if row["return_pct"] is None else f"{row['return_pct']:+.2f}"
+        change = "" if row["return_pct"] is None else f"{row['return_pct']:+.3f}"
         table.add_row(name, f"{row['final_equity_quote']:,.2f}", change)
     return table
 

@@ -1,0 +1,79 @@
+"""Documents say what is so: settings, commands, files and the README's own output."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import orjson
+import pytest
+
+from tests.conftest import ROOT
+from tradingbot.config import FLAGS, registry
+from tradingbot.ui.tables import settings_page
+
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+
+
+def test_the_settings_page_is_made_from_the_settings() -> None:
+    """`make docs` writes it; nobody keeps it by hand."""
+    assert (ROOT / "docs" / "SETTINGS.md").read_text() == settings_page()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_settings_and_files_that_a_page_names_exist(page: Path) -> None:
+    """A name in capitals with an underscore is a setting; a relative link leads somewhere."""
+    text = page.read_text()
+    known = {*registry(), "TRADINGBOT_HOME", "FILE_OR_DIRECTORY", "RETRY_MAX_S"}
+    named = set(re.findall(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b", text))
+    assert named <= known, named - known
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+        assert (page.parent / link).exists(), link
+
+
+def test_every_command_has_a_place_in_the_documents() -> None:
+    """Whoever reads the pages meets every command."""
+    from tradingbot.cli import main
+
+    text = "".join(page.read_text() for page in PAGES)
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    for command in ("replay", "config"):
+        assert re.search(rf"tradingbot {command}\b", text), command
+
+
+def test_the_changelog_says_how_each_feature_is_rolled_back() -> None:
+    """Every flag whose feature has landed stands in the changelog."""
+    assert "Rollback: set FEATURE_ANCHOR_ENABLED = false" in (ROOT / "CHANGELOG.md").read_text()
+    assert "FEATURE_ANCHOR_ENABLED" in FLAGS
+
+
+def test_the_readme_shows_what_make_run_prints(tmp_path: Path) -> None:
+    """Real output, not a drawing of it."""
+    recipe = re.search(r"^run:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert recipe is not None
+    output = ""
+    for line in recipe.group(1).splitlines():
+        command = line.strip().lstrip("@").replace("$(PY)", sys.executable).replace("build/run", str(tmp_path / "run"))
+        done = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
+        output += done.stdout
+    shown = re.search(r"```text\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert shown is not None
+    assert output.replace(str(tmp_path / "run"), "build/run") == shown.group(1)
+
+
+def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example for Python works as it stands."""
+    from tests.test_replay import crash_csv
+
+    crash_csv(tmp_path / "candles.csv")
+    monkeypatch.chdir(tmp_path)
+    lines = re.findall(
+        r"^    (import tradingbot as tb\n\n(?:    .*\n)+)", (ROOT / "README.md").read_text(), re.MULTILINE
+    )
+    code = "\n".join(line.removeprefix("    ") for line in lines[0].splitlines())
+    names: dict[str, object] = {}
+    exec(code.replace(".parquet", ".csv"), names)
+    assert orjson.dumps(names["result"].summary)  # type: ignore[attr-defined]
