@@ -54,6 +54,7 @@ def compare(chosen: dict[str, Any], anchors: Anchors, steps: Steps) -> Story:
             if not state.fresh:
                 assert (state.window.peak, state.window.trough) == reference.window(event.symbol)
             assert kept == reference.anchor(event.symbol)
+            assert engine.portfolio.account.day_equity == reference.equity
     assert_same_story(story, reference)
     assert engine.portfolio.account.cash == reference.cash
     return story

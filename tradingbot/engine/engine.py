@@ -177,27 +177,34 @@ class Engine:
             if state.fresh:
                 self._begin_session(state)
 
-        cut = t - lookback_ms
+        # RollingWindow.push, written out
         point = (t, last)
-        ends = state.lows
-        while ends and ends[-1][1] >= last:
-            ends.pop()
-        ends.append(point)
-        while ends[0][0] <= cut:
-            ends.popleft()
-        ends = state.highs
-        while ends and ends[-1][1] <= last:
-            ends.pop()
-        ends.append(point)
-        while ends[0][0] <= cut:
-            ends.popleft()
+        lows = state.lows
+        if lows[-1][1] >= last:
+            lows.pop()
+            while lows and lows[-1][1] >= last:
+                lows.pop()
+        lows.append(point)
+        highs = state.highs
+        if highs[-1][1] <= last:
+            highs.pop()
+            while highs and highs[-1][1] <= last:
+                highs.pop()
+        highs.append(point)
+        cut = t - lookback_ms
+        if state.oldest_ms <= cut:
+            while lows[0][0] <= cut:
+                lows.popleft()
+            while highs[0][0] <= cut:
+                highs.popleft()
+            state.oldest_ms = min(lows[0][0], highs[0][0])
 
         if last > state.session_peak:
             state.session_peak = last
         if uses_anchor:
             anchor = state.anchor
             if anchor is None or last > anchor.price or t - anchor.set_ms > stale_ms or special:
-                anchor = self._advance_anchor(state, seq, ends[0])
+                anchor = self._advance_anchor(state, seq, highs[0])
             reference = anchor.price
         else:
             reference = self._rules.reference(state)
@@ -312,8 +319,11 @@ class Engine:
 
     def _begin_session(self, state: SymbolState) -> None:
         if state.reset:
-            state.window.clear()
             state.anchor, state.loaded = None, False
+        state.window.clear()
+        point = (state.ts_ms, state.last)
+        state.highs.append(point)
+        state.lows.append(point)
         state.fresh = False
         state.first_ms = state.ts_ms
         state.session_start = state.session_peak = state.last

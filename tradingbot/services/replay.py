@@ -188,7 +188,7 @@ def run_ticks(
     tick, positions, states = engine.tick, engine.portfolio.positions, engine.states
     known = statistics.symbols
     held = False
-    next_ms: float = first_ms
+    next_ms = first_ms
     source = iter(ticks)
     while batch := list(islice(source, BATCH_TICKS)):
         for ticker in batch:

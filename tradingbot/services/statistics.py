@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any
 
 from tradingbot.engine.engine import Engine
@@ -11,6 +12,7 @@ from tradingbot.engine.events import Decision, Filled, Output, Rejected, Trade
 
 __all__ = ["INSTALMENTS", "Statistics"]
 
+NEVER_MS = 2**62
 INSTALMENTS = 20  # equal parts, at equal distances of time, in which averaging in spends the same cash
 
 
@@ -78,7 +80,7 @@ class Statistics:
         """Note the first accepted tick of a symbol."""
         self.symbols[symbol] = _Symbol(self._engine.states[symbol].last)
 
-    def buy_instalment(self) -> float:
+    def buy_instalment(self) -> int:
         """Average in at the latest prices before the next tick; return when the next instalment is due (ms).
 
         A symbol that has no price yet is bought at its first one.
@@ -90,7 +92,7 @@ class Statistics:
         self._instalment += 1
         last_one = self._instalment >= INSTALMENTS
         step = self._span_ms / INSTALMENTS
-        return float("inf") if last_one else self._first_ms + self._instalment * step
+        return NEVER_MS if last_one else self._first_ms + ceil(self._instalment * step)
 
     def mark(self) -> None:
         """Value open positions at the tick just processed."""
