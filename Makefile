@@ -41,6 +41,7 @@ check: .venv/dev.stamp
 	@.venv/bin/ruff check --quiet .
 	@.venv/bin/ruff format --quiet --check .
 	@.venv/bin/mypy --no-error-summary
+	@mkdir -p build
 	@PYTHONPATH=. .venv/bin/lint-imports --no-cache >build/lint.txt 2>&1 || { cat build/lint.txt; exit 1; }
 
 bench: .venv/dev.stamp

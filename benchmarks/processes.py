@@ -41,7 +41,8 @@ def start() -> Iterator[str]:
 def _write(path: Path, count: int, shuffled: bool) -> None:
     rng = np.random.default_rng(1)
     chunk, names = 1_000_000, np.array([f"S{i}/USDT" for i in range(20)])
-    schema = pa.schema([("ts_ms", pa.int64()), ("symbol", pa.string()), ("last", pa.float64()), ("bid", pa.float64())])
+    prices = [(name, pa.float64()) for name in ("last", "bid", "ask")]
+    schema = pa.schema([("ts_ms", pa.int64()), ("symbol", pa.string()), *prices])
     with pq.ParquetWriter(path, schema) as writer:
         for first in range(0, count, chunk):
             rows = min(chunk, count - first)
@@ -50,7 +51,7 @@ def _write(path: Path, count: int, shuffled: bool) -> None:
                 rng.shuffle(ts)
             price = 100 * np.exp(np.cumsum(rng.normal(0, 1e-6, rows)))
             symbol = names[rng.integers(0, 20, rows)]
-            writer.write_table(pa.table([ts, symbol, price, price * 0.9999], schema=schema))
+            writer.write_table(pa.table([ts, symbol, price, price * 0.9999, price * 1.0001], schema=schema))
 
 
 def memory(millions: tuple[int, ...] = (1, 10)) -> Iterator[str]:

@@ -51,6 +51,14 @@ def read_columns(path: Path) -> Iterator[Columns]:
         raise DataError(f"cannot be read: {error.strerror or error}") from None
 
 
+@dataclass(slots=True)
+class _Encoded:
+    """Hold a column of texts as names and places in them; the place behind the last name is absent."""
+
+    names: list[str]
+    places: npt.NDArray[np.int64]
+
+
 class _Builder:
     """Make batches of one file from columns of any type; `symbols` is one growing list of names."""
 
@@ -71,7 +79,7 @@ class _Builder:
             if self.kind == "quotes" and name in names
         }
         self.columns = ["ts_ms", "symbol", source, *self.optional.values()]
-        self._codes: dict[object, int] = {}
+        self._codes: dict[str, int] = {}
         self._price = price
 
     def batch(self, columns: Sequence[Any], unreadable: int = 0) -> Columns:
@@ -80,11 +88,11 @@ class _Builder:
         ticks = np.empty(len(ts), TICK)
         ticks["bid"] = ticks["ask"] = ticks["volume"] = np.nan
         ticks["ts"] = ts if isinstance(ts, np.ndarray) else [_time(value) for value in ts]
-        codes = self._codes
-        for symbol in set(symbols):
-            if symbol not in codes:
-                codes[symbol] = self._code(symbol)
-        ticks["symbol"] = [codes[symbol] for symbol in symbols]
+        if isinstance(symbols, _Encoded):
+            ticks["symbol"] = np.array([self._code(name) for name in (*symbols.names, None)])[symbols.places]
+        else:
+            codes = {symbol: self._code(symbol) for symbol in set(symbols)}
+            ticks["symbol"] = [codes[symbol] for symbol in symbols]
         for member, values in zip(("last", *self.optional), prices, strict=True):
             ticks[member] = values if isinstance(values, np.ndarray) else [self._price(value) for value in values]
         readable = (ticks["ts"] >= 0) & (ticks["ts"] < MAX_TS_MS) & (ticks["symbol"] >= 0)
@@ -94,8 +102,10 @@ class _Builder:
     def _code(self, symbol: object) -> int:
         if not isinstance(symbol, str) or not symbol.strip():
             return -1
-        self.symbols.append(symbol)
-        return len(self.symbols) - 1
+        code = self._codes.setdefault(symbol, len(self.symbols))
+        if code == len(self.symbols):
+            self.symbols.append(symbol)
+        return code
 
 
 def _time(value: object) -> int:
@@ -153,7 +163,11 @@ def _arrow_values(column: Any, name: str) -> Any:
 
     kind = column.type
     if name == "symbol":
-        return column.to_pylist()
+        if not (pa.types.is_dictionary(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            return column.to_pylist()
+        encoded = column if pa.types.is_dictionary(kind) else column.dictionary_encode()
+        places = encoded.indices.fill_null(len(encoded.dictionary)).to_numpy(zero_copy_only=False)
+        return _Encoded(encoded.dictionary.to_pylist(), places.astype(np.int64))
     if name == "ts_ms":
         if pa.types.is_timestamp(kind):
             column = column.cast(pa.timestamp("ms"), safe=False).cast(pa.int64())
