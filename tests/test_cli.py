@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import jsonschema
@@ -122,7 +123,10 @@ def test_ctrl_c_ends_cleanly(tmp_path: Path) -> None:
     data.write_text("ts_ms,symbol,price\n" + "".join(f"{i},A,{100 + i % 7}\n" for i in range(2_000_000)))
     out = tmp_path / "out"
     words = [sys.executable, "-m", "tradingbot", "replay", str(data), "--out", str(out)]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    # a test run started in the background has Ctrl-C switched off, and its children inherit that
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(words, **pipes, text=True, preexec_fn=heed) as process:  # noqa: PLW1509  (no thread here)
         while not out.exists():
             time.sleep(0.05)
         time.sleep(0.3)
