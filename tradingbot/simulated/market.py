@@ -8,9 +8,11 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
+from typing import Protocol
 
-__all__ = ["Quote", "SyntheticMarket", "main"]
+__all__ = ["Candle", "Market", "Quote", "Statistics", "SyntheticMarket", "Terms", "main"]
 
 SYMBOLS = (
     ("BTC/USDT", 60_000.0), ("ETH/USDT", 3_000.0), ("SOL/USDT", 150.0), ("XRP/USDT", 0.6), ("ADA/USDT", 0.45),
@@ -20,6 +22,8 @@ SYMBOLS = (
 
 MINUTE_MS = 60_000
 HOUR_MS = 60 * MINUTE_MS
+DAY_MS = 24 * HOUR_MS
+SAMPLE_MS = 15 * MINUTE_MS
 # (wave length in ms, standard deviation in log price): a random walk has sqrt(length) of it at every length
 WAVES = tuple((length, 0.009 * math.sqrt(length / HOUR_MS)) for length in (
     2_000, 8_000, 30_000, 2 * MINUTE_MS, 8 * MINUTE_MS, 30 * MINUTE_MS, 2 * HOUR_MS, 8 * HOUR_MS, 48 * HOUR_MS,
@@ -99,15 +103,91 @@ class Quote:
     quote_volume: float
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Hold what an exchange says of a market: price and amount steps, and the smallest order in quote."""
+
+    base: str
+    quote: str
+    price_step: Decimal
+    amount_step: Decimal
+    min_notional: Decimal = Decimal(5)
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Hold the statistics of 24 hours: prices in quote, volumes in base and in quote, trades by their numbers."""
+
+    open_ms: int
+    close_ms: int
+    open: float
+    high: float
+    low: float
+    last: Quote
+    first_number: int
+    last_number: int
+
+    @property
+    def volume(self) -> float:
+        """Return the volume in base."""
+        return self.last.quote_volume / self.average
+
+    @property
+    def average(self) -> float:
+        """Return a price in the middle of the day's."""
+        return (self.open + self.high + self.low + self.last.last) / 4
+
+
+@dataclass(frozen=True, slots=True)
+class Candle:
+    """Hold one candle: when it opens, prices in quote, volumes in base and quote, how many updates."""
+
+    open_ms: int
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: float
+    quote_volume: float
+    updates: int
+
+
+class Market(Protocol):
+    """Give the books of a market whose updates are numbered: number n of a symbol is the same at every asking."""
+
+    @property
+    def symbols(self) -> list[str]:
+        """Return the symbols, the largest market first."""
+
+    def terms(self, symbol: str) -> Terms:
+        """Return the terms of trade."""
+
+    def number(self, symbol: str, ms: int) -> int:
+        """Return the number of the last update at or before `ms`."""
+
+    def update(self, symbol: str, number: int) -> Quote:
+        """Return the book, and the trade, that update `number` brought."""
+
+    def statistics(self, symbol: str, ms: int) -> Statistics:
+        """Return the statistics of the 24 hours before `ms`."""
+
+    def candle(self, symbol: str, open_ms: int, bar_ms: int) -> Candle:
+        """Return the candle that opens at `open_ms`."""
+
+
 class _Share:
     """Hold what makes one symbol of the market: its base price, tick, beta to the market, and its own noise."""
 
-    __slots__ = ("base", "beta", "digits", "place", "spread", "step", "volatility", "volume", "waves")
+    __slots__ = ("base", "beta", "digits", "last", "place", "spread", "step", "terms", "volatility", "volume", "waves")
 
-    def __init__(self, seed: int, place: int, base: float) -> None:
+    def __init__(self, seed: int, place: int, symbol: str, base: float) -> None:
         self.place, self.base = place, base
+        exponent = math.floor(math.log10(base))
+        coin, quote = symbol.split("/")
+        self.terms = Terms(coin, quote, Decimal(1).scaleb(exponent - 5), Decimal(1).scaleb(-exponent - 1))
+        self.last: tuple[int, Quote] | None = None
         self.beta = 1 + 0.12 * place * (0.5 + _uniform(seed, 12, place))
-        self.step = 10.0 ** (math.floor(math.log10(base)) - 5)
+        self.step = 10.0 ** (exponent - 5)
         self.digits = max(0, -round(math.log10(self.step)))
         self.waves = [_Noise(length, seed, 15, place) for length, _ in WAVES]
         self.volatility = _Noise(4 * HOUR_MS, seed, 13, place)
@@ -116,22 +196,73 @@ class _Share:
 
 
 class SyntheticMarket:
-    """Give quotes of up to twelve symbols at any time, forwards or backwards.
+    """Give quotes of any number of symbols at any time, forwards or backwards; `every_ms` apart as numbered updates.
 
     Volatility comes in clusters; now and then the whole market falls by 2 to 7 % within a minute or three and recovers,
     or not; spreads widen and books thin out while it falls.
     """
 
-    def __init__(self, seed: int, count: int = 6) -> None:
-        self.seed = seed
+    def __init__(self, seed: int, count: int = 6, every_ms: int = 500) -> None:
+        self.seed, self.every_ms = seed, every_ms
         self._crashes: dict[int, Crash | None] = {}
+        self._samples: dict[tuple[str, int], float] = {}
         self._common = [_Noise(length, seed, 14) for length, _ in WAVES]
-        self._shares = {symbol: _Share(seed, place, base) for place, (symbol, base) in enumerate(SYMBOLS[:count])}
+        named = [*SYMBOLS, *((f"C{place:04}/USDT", 1 + 99 * _uniform(9, place)) for place in range(12, count))]
+        self._shares = {symbol: _Share(seed, place, symbol, base) for place, (symbol, base) in enumerate(named[:count])}
 
     @property
     def symbols(self) -> list[str]:
         """Return the symbols, the largest market first."""
         return list(self._shares)
+
+    def terms(self, symbol: str) -> Terms:
+        """Return the terms of trade."""
+        return self._shares[symbol].terms
+
+    def number(self, symbol: str, ms: int) -> int:
+        """Return the number of the last update at or before `ms`."""
+        slot = ms // self.every_ms
+        return slot if self._due_ms(symbol, slot) <= ms else slot - 1
+
+    def _due_ms(self, symbol: str, number: int) -> int:
+        place = self._shares[symbol].place
+        return number * self.every_ms + _mix(self.seed, 21, place, number) % self.every_ms
+
+    def update(self, symbol: str, number: int) -> Quote:
+        """Return the book, and the trade, that update `number` brought."""
+        share = self._shares[symbol]
+        if share.last is None or share.last[0] != number:
+            share.last = number, self.quote(symbol, self._due_ms(symbol, number))
+        return share.last[1]
+
+    def statistics(self, symbol: str, ms: int) -> Statistics:
+        """Return the statistics of the 24 hours before `ms`; high and low are sampled every quarter of an hour."""
+        number = self.number(symbol, ms)
+        last = self.update(symbol, number)
+        first = self.number(symbol, ms - DAY_MS) + 1
+        slots = range((ms - DAY_MS) // SAMPLE_MS + 1, ms // SAMPLE_MS + 1)
+        samples = [self._sample(symbol, slot) for slot in slots]
+        return Statistics(
+            ms - DAY_MS, ms, samples[0], max(*samples, last.last), min(*samples, last.last), last, first, number
+        )
+
+    def _sample(self, symbol: str, slot: int) -> float:
+        key = (symbol, slot)
+        if key not in self._samples:
+            if len(self._samples) > 200 * len(self._shares):
+                self._samples.clear()  # they can be made again
+            self._samples[key] = self.quote(symbol, slot * SAMPLE_MS).last
+        return self._samples[key]
+
+    def candle(self, symbol: str, open_ms: int, bar_ms: int) -> Candle:
+        """Return the candle that opens at `open_ms`, from eight updates spread over it."""
+        first, last = self.number(symbol, open_ms) + 1, self.number(symbol, open_ms + bar_ms - 1)
+        count = max(last - first + 1, 1)
+        prices = [self.update(symbol, first + (count - 1) * part // 7) for part in range(8)]
+        traded = [quote.last for quote in prices]
+        volume = prices[-1].quote_volume * bar_ms / DAY_MS
+        middle = sum(traded) / len(traded)
+        return Candle(open_ms, traded[0], max(traded), min(traded), traded[-1], volume / middle, volume, count)
 
     def crash(self, slot: int) -> Crash | None:
         """Return the crash that begins in the `slot`-th stretch of 90 minutes since the epoch, or None."""
@@ -216,13 +347,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, default=7, help="another seed, another market (7)")
     parser.add_argument("--hours", type=float, default=6.0, help="length (6)")
-    counts = range(1, len(SYMBOLS) + 1)
-    parser.add_argument("--symbols", type=int, default=6, choices=counts, metavar="N", help="how many, 1 to 12 (6)")
+    parser.add_argument("--symbols", type=int, default=6, metavar="N", help="how many (6)")
     parser.add_argument("--every", type=float, default=2.0, metavar="S", help="seconds between quotes of a symbol (2)")
     parser.add_argument("--start", type=int, default=1_767_225_600_000, metavar="MS", help="first time (2026-01-01)")
     parser.add_argument("--out", required=True, metavar="FILE", help="the CSV file to write")
     chosen = parser.parse_args(argv)
-    market = SyntheticMarket(chosen.seed, chosen.symbols)
+    market = SyntheticMarket(chosen.seed, max(1, chosen.symbols))
     end_ms = chosen.start + int(chosen.hours * HOUR_MS)
     try:
         with Path(chosen.out).open("w", encoding="utf-8", newline="") as file:
