@@ -137,6 +137,7 @@ def lively_settings(rng: random.Random) -> dict[str, Any]:
         "DROP_TRIGGER_VALUE": rng.choice((0.99, 0.995)),
         "COOLDOWN_MIN": rng.choice((0, 1)),
         "ANCHOR_STALE_MINUTES": rng.choice((2, 60)),
+        "ANCHOR_CLAMP_MAX_ABOVE_PEAK_PCT": rng.choice((0, 0.5, 3)),
         "USE_TRAILING_STOP": rng.random() < 0.5,
         "MAX_LOSSES_IN_ROW": rng.choice((3, 50)),
         "MAX_DAILY_LOSS_PCT": rng.choice((0.05, 8)),
@@ -151,8 +152,10 @@ def random_steps(rng: random.Random, length: int) -> Steps:
     """Return steps that lead deep: drops, recoveries, jumps with or without a witness, bad tickers, other settings."""
     steps: Steps = []
     for _ in range(length):
-        if rng.random() < 0.003:
+        if rng.random() < 0.004:
             steps.append(Control("settings", lively_settings(rng)))
+            # then at once a ticker that is rejected: it must not hide that the settings are others
+            steps.append(Move(rng.choice(SYMBOLS), 0, 0, "none", garbage=(None, None, None)))
             continue
         symbol = rng.choice(SYMBOLS)
         book = rng.choice(("none", "tight", "tight", "tight", "wide", "crossed", "mid", "bid"))

@@ -142,3 +142,62 @@ def test_no_command_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> No
     """Until there is a live bot, saying so beats doing nothing."""
     assert main([]) == 2
     assert "tradingbot replay" in capsys.readouterr().err
+
+
+def test_an_output_that_is_full_is_one_line() -> None:
+    """Data that could not be written is an error, and no traceback."""
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m tradingbot config >/dev/full"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (2, "tradingbot: No space left on device\n")
+
+
+def test_a_file_size_limit_is_one_line_and_no_result(tmp_path: Path) -> None:
+    """A full disk under --out leaves no result under a whole one's name."""
+    data = tmp_path / "x.csv"
+    rows = (f"{i * 5000},A,{100 - i % 2 * 5}\n" for i in range(2000))
+    data.write_text("ts_ms,symbol,price\n" + "".join(rows))
+    words = f"ulimit -f 1; exec {sys.executable} -m tradingbot replay {data} --out {tmp_path / 'out'}"
+    done = subprocess.run(["sh", "-c", words], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr == "tradingbot: File too large\n"
+    assert not (tmp_path / "out" / "summary.json").exists()
+
+
+def test_terminated_cleans_up(tmp_path: Path) -> None:
+    """SIGTERM ends with 143, and the sorted runs in TMPDIR are gone."""
+    data = tmp_path / "x.csv"
+    data.write_text("ts_ms,symbol,price\n" + "".join(f"{i ^ 1},A,{100 + i % 7}\n" for i in range(1_500_000)))
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    words = [sys.executable, "-m", "tradingbot", "replay", str(data)]
+    with subprocess.Popen(
+        words, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(temporary)}
+    ) as process:
+        while not list(temporary.rglob("0")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.terminate()
+        _, stderr = process.communicate(timeout=30)
+    assert (process.returncode, stderr) == (143, "tradingbot: terminated\n")
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("config", "--home", "x" * 300), ("config", "--home", "~nosuch/x"), ("config", "--config", "~nosuch/x"),
+     ("config", "--home", ""), ("config", "--state", ""), ("replay", "x" * 300)],
+)  # fmt: skip
+def test_paths_that_are_none_are_one_line(words: tuple[str, ...]) -> None:
+    """Whatever stands for a path, the answer is one line."""
+    done = run(*words)
+    assert done.returncode == 2
+    assert done.stderr.startswith("tradingbot: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_options_stand_before_or_behind_the_command() -> None:
+    """`--set` counts on both sides."""
+    done = run("--set", "POLL_S=3", "--json", "config", "--set", "DEBOUNCE_S=4")
+    settings = orjson.loads(done.stdout)["settings"]
+    assert (settings["POLL_S"]["value"], settings["DEBOUNCE_S"]["value"]) == (3, 4)

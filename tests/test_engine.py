@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 
 from tests.helpers import S, T, decisions, engine, feed, trades
-from tradingbot.config import make_settings
+from tradingbot.config import make_settings, registry
 from tradingbot.engine.engine import Engine
 from tradingbot.engine.events import (
+    AnchorMoved,
     Cancelled,
     ClockStep,
     Condition,
@@ -17,10 +19,12 @@ from tradingbot.engine.events import (
     ExitDecided,
     Filled,
     Parked,
+    Rejected,
     SettingsChanged,
     WindowMoved,
     to_record,
 )
+from tradingbot.market.anchor_manager import SavedAnchor
 from tradingbot.market.ticker import Ticker
 
 DAY = 86_400
@@ -273,3 +277,70 @@ def test_a_checkpoint_is_a_copy() -> None:
     before = to_record(checkpoint)  # type: ignore[arg-type]
     feed(bot, (2, 98.0), (3, 90.0), (4, 90.0))
     assert to_record(checkpoint) == before  # type: ignore[arg-type]
+
+
+def test_a_clamp_made_tighter_acts_at_the_next_tick_whatever_comes_between() -> None:
+    """Neither a rejected ticker nor a restore lets an anchor escape the settings in force."""
+    for between in ("nothing", "duplicate", "restore"):
+        bot = engine()
+        bot.load_anchors({S: SavedAnchor(100.4, T - 1000)}, T)
+        bot.process(Ticker(S, T, 100.0))
+        bot.process(SettingsChanged(make_settings({"ANCHOR_CLAMP_MAX_ABOVE_PEAK_PCT": 0})))
+        if between == "duplicate":
+            bot.process(Ticker(S, T, 100.0))
+        elif between == "restore":
+            checkpoint = bot.checkpoint_record()
+            bot = engine()
+            bot.restore(checkpoint)
+        bot.process(Ticker(S, T + 1000, 99.9))
+        anchor = bot.states[S].anchor
+        assert anchor is not None
+        assert anchor.price == 100.0, between
+
+
+def test_a_rejected_ticker_moves_no_anchor() -> None:
+    """An anchor change is told once, however often the ticker that made it is repeated."""
+    bot = engine()
+    bot.process(Ticker(S, T, 100.0))
+    for _ in range(12):
+        bot.process(Ticker(S, T, 100.0))
+    moved = bot.process(Ticker(S, T + 1000, 101.0))
+    assert [type(output) for output in moved] == [AnchorMoved, WindowMoved]
+    for _ in range(3):
+        assert [type(output) for output in bot.process(Ticker(S, T + 1000, 101.0))] == [Rejected]
+
+
+def test_a_fill_and_a_raise_on_one_tick_are_two_changes() -> None:
+    """Each change of an anchor has its record."""
+    bot = trading()
+    for ticker in (Ticker(S, T, 100.0), Ticker(S, T + 1000, 98.0)):
+        bot.process(ticker)
+    outputs = bot.process(Ticker(S, T + 2000, 98.0, 89.0, 90.0))
+    assert [o.cause_word for o in outputs if isinstance(o, AnchorMoved)] == ["fill", "raised"]
+    assert [o.k for o in outputs] == list(range(len(outputs)))
+
+
+@pytest.mark.parametrize("name", [name for name, s in registry().items() if s.engine and s.kind in ("int", "float")])
+def test_no_extreme_of_a_setting_breaks_the_engine(name: str) -> None:
+    """The least and the largest value that a setting allows run, checkpoint and come back."""
+    setting = registry()[name]
+    least = setting.ge if setting.ge is not None else (setting.gt or 0.0) + 1e-9
+    most = setting.le if setting.le is not None else (setting.lt - 1e-9 if setting.lt is not None else 1e300)
+    for value in (least, most):
+        if setting.choices:
+            continue
+        extreme = {"GLOBAL_TRADING": True, "DROP_TRIGGER_VALUE": 0.99, name: value}
+        if name == "POSITION_SIZE_QUOTE":
+            extreme |= {"MAX_ORDER_QUOTE": 1e300, "MAX_SYMBOL_QUOTE": 1e300, "MAX_EXPOSURE_QUOTE": 1e300}
+        bot = engine(**extreme)
+        for i, price in enumerate((100.0, 98.0, 97.0, 99.0, 96.0, 90.0, 100.0, 95.0)):
+            bot.process(Ticker(S, T + i * 5000, price, price * 0.999, price * 1.001, 1e6))
+        again = engine()
+        again.restore(orjson.loads(orjson.dumps(bot.checkpoint_record())))
+        assert again.checkpoint_record() == bot.checkpoint_record()
+
+
+def test_an_amount_step_that_is_none_is_refused() -> None:
+    """A step of 0 would divide by it at the first fill."""
+    with pytest.raises(ValueError, match="amount step"):
+        Engine(make_settings({}), {S: 0.0})

@@ -183,3 +183,64 @@ def test_the_files_of_a_directory_come_by_name(tmp_path: Path) -> None:
         find_files([tmp_path / "sub"])
     with pytest.raises(UsageError, match="there is no file or directory"):
         find_files([tmp_path / "nothing"])
+
+
+def test_more_files_than_descriptors_are_replayed_whole(tmp_path: Path) -> None:
+    """A file is opened when its time has come: a year of daily files needs no more than one."""
+    import subprocess
+    import sys
+
+    for day in range(120):
+        write_csv(
+            tmp_path / f"{day:03}.csv", "ts_ms,symbol,price", *(f"{day * 100 + i},A,{100 + i}" for i in range(20))
+        )
+    words = f"ulimit -n 40; exec {sys.executable} -m tradingbot replay {tmp_path} --json"
+    done = subprocess.run(["sh", "-c", words], capture_output=True, check=True)
+    assert orjson.loads(done.stdout)["ticks"] == 120 * 20
+
+
+def test_a_file_that_changes_under_way_is_an_error(tmp_path: Path) -> None:
+    """Nothing is left out in silence."""
+    path = write_csv(tmp_path / "x.csv", "ts_ms,symbol,price", "1,A,1", "2,A,1")
+    file = scan(path)
+    write_csv(path, "ts_ms,symbol,price", "1,A,1")
+    with pytest.raises(UsageError, match="1 of the 2 rows found at first"):
+        list(read_ticks([file]))
+
+
+def test_a_lone_quote_costs_its_own_row_only(tmp_path: Path) -> None:
+    """A row is a line; semicolons and tabs separate as well as commas."""
+    path = write_csv(tmp_path / "x.csv", "ts_ms,symbol,price", '1,"A,1', "2,A,1", '3,"A",1', '4,A,"1"')
+    assert [ts for _, ts, *_ in ticks_of(path)] == [2, 3, 4]
+    assert scan(path).unreadable == 1
+    for mark in ";\t":
+        write_csv(path, f"ts_ms{mark}symbol{mark}price", f"1{mark}A{mark}7.5")
+        assert ticks_of(path) == [("A", 1, 7.5, None, None, None)]
+
+
+def test_results_of_a_replay_are_no_market_data(tmp_path: Path) -> None:
+    """Writing into the folder that is read changes nothing at the next run."""
+    for name in ("a.csv", "decisions.jsonl", "trades.jsonl"):
+        (tmp_path / name).touch()
+    assert [path.name for path in find_files([tmp_path])] == ["a.csv"]
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"ts_ms": pa.array([1, None, 2**63], pa.uint64()), "symbol": ["A"] * 3, "price": [1.0] * 3},
+        {"ts_ms": [1.0, float("nan"), 2.5], "symbol": ["A"] * 3, "price": [1.0] * 3},
+        {"ts_ms": [1, 2, 3], "symbol": [["A"], ["B"], None], "price": [1.0] * 3},
+        {"ts_ms": [1, 2, 3], "symbol": [{"a": 1}] * 3, "price": [1.0] * 3},
+        {"ts_ms": [1, 2, 3], "symbol": [1, 2, 3], "price": [[1.0]] * 3},
+        {"ts_ms": [b"1", b"2", None], "symbol": [b"A"] * 3, "price": [b"1"] * 3},
+        {"ts_ms": pa.array([1, 2, 3], pa.duration("ms")), "symbol": ["A"] * 3, "price": [1.0] * 3},
+    ],
+)
+def test_a_parquet_file_of_odd_types_never_breaks(tmp_path: Path, columns: dict[str, Any]) -> None:
+    """What is no time, symbol or price is counted or named; the rest is used."""
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table(columns), path)
+    file = scan(path)
+    assert file.problem or file.rows + file.unreadable == 3
+    assert len(ticks_of(path)) == file.rows

@@ -116,7 +116,7 @@ def test_nothing_usable_is_an_error_that_names_the_file(tmp_path: Path, capsys: 
     assert list(out.iterdir()) == []
     (tmp_path / "x.csv").write_text("ts_ms,symbol,price\n1,A,-5\n2,A,nan\n")
     assert main(["replay", str(tmp_path / "x.csv"), "--out", str(out)]) == 2
-    assert "every one of 2 ticks was rejected: {'missing': 1, 'not_positive': 1}" in capsys.readouterr().err
+    assert "every one of 2 ticks was rejected: missing 1, not_positive 1" in capsys.readouterr().err
 
 
 def test_a_bad_file_beside_a_good_one_is_named_and_left_out(
@@ -170,3 +170,15 @@ def test_drawdown_and_exposure_are_those_of_a_hand_count() -> None:
     assert result.summary["max_drawdown_quote"] == pytest.approx(1000 - low)
     assert result.summary["fees_quote"] == pytest.approx(trade["fees"])
     assert result.summary["pnl_quote"] == trade["pnl"]
+
+
+def test_a_rejected_row_falsifies_no_figure(tmp_path: Path) -> None:
+    """A price that is none, at an absurd time, is no part of the span."""
+    rows = [f"{T + i * 1000},{S},{100 - i % 5}" for i in range(500)]
+    clean, dirty = tmp_path / "clean.csv", tmp_path / "dirty.csv"
+    clean.write_text("\n".join(["ts_ms,symbol,price", *rows]))
+    dirty.write_text("\n".join(["ts_ms,symbol,price", f"5,{S},-1", *rows, f"253402300000000,{S},nan"]))
+    one, two = (tb.replay(path, GLOBAL_TRADING=True).summary for path in (clean, dirty))
+    for name in ("first_ms", "last_ms", "exposure_pct", "averaging_in", "holding", "max_drawdown_quote"):
+        assert one[name] == two[name], name
+    assert two["rejected"].pop("not_positive") == two["rejected"].pop("missing") == 1

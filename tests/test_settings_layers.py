@@ -73,7 +73,7 @@ def test_over_recorded_data_set_comes_last(tmp_path: Path) -> None:
         ("POLL_S = ", "is not a TOML file"),
         ("POL_S = 3", "did you mean POLL_S"),
         ('POLL_S = "3"', "a number >= 0.05 and <= 3600"),
-        ("[features]\nx = 1", "there is no setting 'features'"),
+        ("[features]\nx = 1", "has a table [features]: settings stand at the top"),
         ("POSITION_SIZE_QUOTE = 200", "POSITION_SIZE_QUOTE from tradingbot.toml"),
     ],
 )

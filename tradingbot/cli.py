@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -25,23 +28,67 @@ Command = Callable[[argparse.Namespace], int]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
     parser = _parser()
-    arguments = parser.parse_args(argv)
+    arguments = _join(parser.parse_args(argv))
     if arguments.command is None:
         parser.print_usage(sys.stderr)
         _complain("this version has no live bot yet: try `tradingbot replay`, or `tradingbot --help`")
         return UsageError.exit_code
     command: Command = arguments.run
     try:
-        return command(arguments)
+        with _terminable():
+            code = command(arguments)
+            sys.stdout.flush()
+            return code
     except TradingBotError as error:
         _complain(str(error))
         return error.exit_code
     except KeyboardInterrupt:
         _complain("interrupted")
         return INTERRUPTED
+    except _Terminated:
+        _complain("terminated")
+        return TERMINATED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read us has gone: no second error
+        _forget_stdout()  # whoever read us has gone
         return 0
+    except OSError as error:
+        _forget_stdout()
+        _complain(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+        return UsageError.exit_code
+
+
+class _Terminated(BaseException):
+    """Unwind after SIGTERM, so that what is open is closed and what is temporary goes."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    def terminate(*_: object) -> None:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _forget_stdout() -> None:
+    """Point stdout at nothing, so that the interpreter's own flush at exit raises no second error."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _join(arguments: argparse.Namespace) -> argparse.Namespace:
+    """Let an option stand before or behind the command: behind wins, and every --set counts."""
+    for name in ("home", "state", "config", "json"):
+        if getattr(arguments, name, None) is None:
+            setattr(arguments, name, getattr(arguments, f"early_{name}"))
+    arguments.set = [*arguments.early_set, *(getattr(arguments, "set", None) or [])]
+    return arguments
 
 
 def _complain(text: str) -> None:
@@ -51,23 +98,25 @@ def _complain(text: str) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False)
-    common = shared.add_argument_group("every command")
-    common.add_argument("--home", metavar="DIR", help="folder that everything lives under")
-    common.add_argument("--state", metavar="DIR", help="state directory, relative to the home")
-    common.add_argument("--config", metavar="FILE", help="settings file in place of HOME/tradingbot.toml")
-    common.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a setting; repeatable")
-    common.add_argument("--json", action="store_true", help="one JSON document on stdout, nothing else there")
+    _add_common(shared, "")
     parser = argparse.ArgumentParser(
         prog="tradingbot",
+        allow_abbrev=False,
         description="A spot bot that buys sharp drops, and that its operator can observe, replay, prove and roll back.",
         epilog="example: tradingbot replay crash.csv --set GLOBAL_TRADING=true --out result",
     )
+    _add_common(parser, "early_")
     parser.add_argument("--version", action="version", version=f"tradingbot {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
     def add(name: str, run: Command, summary: str, example: str) -> argparse.ArgumentParser:
         command = commands.add_parser(
-            name, parents=[shared], help=summary, description=summary, epilog=f"example: {example}"
+            name,
+            parents=[shared],
+            allow_abbrev=False,
+            help=summary,
+            description=summary,
+            epilog=f"example: {example}",
         )
         command.set_defaults(run=run)
         return command
@@ -83,6 +132,21 @@ def _parser() -> argparse.ArgumentParser:
     config = add("config", _config, "show every setting, its value, source and meaning", "tradingbot config --json")
     config.add_argument("--schema", action="store_true", help="print the JSON Schema of a settings file")
     return parser
+
+
+def _add_common(parser: argparse.ArgumentParser, prefix: str) -> None:
+    common = parser.add_argument_group("every command")
+
+    def add(name: str, metavar: str, text: str) -> None:
+        common.add_argument(f"--{name}", dest=prefix + name, metavar=metavar, help=text)
+
+    add("home", "DIR", "folder that everything lives under")
+    add("state", "DIR", "state directory, relative to the home")
+    add("config", "FILE", "settings file in place of HOME/tradingbot.toml")
+    text = "a setting; repeatable"
+    common.add_argument("--set", dest=prefix + "set", metavar="KEY=VALUE", action="append", default=[], help=text)
+    text = "one JSON document on stdout, nothing else there"
+    common.add_argument("--json", dest=prefix + "json", action="store_true", default=None, help=text)
 
 
 def _settings(arguments: argparse.Namespace, overrides: bool) -> Effective:
@@ -105,13 +169,18 @@ def _print_json(document: Any) -> None:
     sys.stdout.flush()
 
 
+def _print(text: str) -> None:
+    encoding = sys.stdout.encoding or "ascii"
+    print(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
 def _config(arguments: argparse.Namespace) -> int:
     from tradingbot.config import json_schema, registry
 
+    effective = _settings(arguments, overrides=True)
     if arguments.schema:
         _print_json(json_schema())
         return 0
-    effective = _settings(arguments, overrides=True)
     rows = {
         name: {
             "value": getattr(effective.settings, name),
@@ -129,7 +198,7 @@ def _config(arguments: argparse.Namespace) -> int:
         return 0
     from tradingbot.ui.tables import settings_table
 
-    print(settings_table(rows))
+    _print(settings_table(rows))
     return 0
 
 
@@ -146,7 +215,7 @@ def _replay(arguments: argparse.Namespace) -> int:
         with showing_progress() as progress:
             files = scan_all(arguments.data, progress)
             for file in files:
-                if file.complaint:
+                if file.complaint and any(other.rows for other in files):  # else the error says it
                     _complain(f"warning: {file.complaint}")
             summary = run_files(files, settings, sink, progress)
     except UsageError:
@@ -158,7 +227,7 @@ def _replay(arguments: argparse.Namespace) -> int:
         return 0
     from tradingbot.ui.tables import summary_text
 
-    print(summary_text(summary, settings))
+    _print(summary_text(summary, settings))
     if arguments.out:
         print(f"\n{Path(arguments.out) / 'summary.json'}, with decisions.jsonl and trades.jsonl beside it")
     return 0

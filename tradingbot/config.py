@@ -54,7 +54,7 @@ class Setting(msgspec.Struct, frozen=True):
             "bool": "true or false",
             "int": "a whole number",
             "float": "a number",
-            "str": "a text",
+            "str": "a text" if self.default == "" else "a text that is not empty",
             "list": "a list of texts",
         }[self.kind]
         bounds = [(">=", self.ge), (">", self.gt), ("<=", self.le), ("<", self.lt)]
@@ -75,6 +75,7 @@ def _engine(meaning: str, **limits: float) -> Setting:
 
 
 _DAY_S = 86_400
+MAX_INT = 10**12  # of a whole number without a bound of its own: sums of a few still fit 64 bits
 _GROUPS = {
     "GLOBAL_TRADING": "mode",
     "FEATURE_ANCHOR_ENABLED": "features",
@@ -122,7 +123,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     RETRY_BASE_S: Annotated[float, _live("first bound of a symbol's retry delay, in seconds", gt=0)] = 1.0
     RETRY_MAX_S: Annotated[float, _live("last bound of a symbol's retry delay, in seconds", gt=0, le=_DAY_S)] = 60.0
 
-    WINDOW_LOOKBACK_S: Annotated[float, _engine("length of the rolling window, in seconds", gt=0, le=30 * _DAY_S)] = 300.0
+    WINDOW_LOOKBACK_S: Annotated[float, _engine("length of the rolling window, in seconds", ge=0.001, le=30 * _DAY_S)] = 300.0
     WINDOW_STRICT_WARMUP: Annotated[bool, _engine("no trigger before a symbol has been seen for one whole window")] = False
     DROP_TRIGGER_MODE: Annotated[Literal[1, 2, 3, 4], _engine("reference: 1 session peak, 2 window peak, 3 the higher of both, 4 persistent anchor")] = 4
     ANCHOR_STALE_MINUTES: Annotated[float, _engine("an anchor not set for longer is set anew to the window peak", gt=0)] = 60.0
@@ -240,8 +241,9 @@ def registry() -> dict[str, Setting]:
         group = _GROUPS.get(name, group)
         choices = get_args(declared) if get_origin(declared) is Literal else ()
         kind = "list" if isinstance(default, tuple) else type(default).__name__
+        most = MAX_INT if kind == "int" and setting.le is None else setting.le
         found[name] = msgspec.structs.replace(
-            setting, name=name, group=group, kind=kind, choices=choices, default=default
+            setting, name=name, group=group, kind=kind, choices=choices, default=default, le=most
         )
     return found
 
@@ -255,7 +257,8 @@ def check_value(name: str, value: object, where: str = "") -> Any:
     elif setting.kind == "list":
         fits = _texts(value)
     elif setting.kind == "str":
-        fits = value if isinstance(value, str) and "\0" not in value else None
+        empty = value == "" and setting.default != ""
+        fits = value if isinstance(value, str) and "\0" not in value and not empty else None
     elif isinstance(value, int | float) and not isinstance(value, bool):
         fits = _number(setting, value)
     if fits is None or (setting.choices and fits not in setting.choices):

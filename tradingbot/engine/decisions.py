@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from tradingbot.engine.entries import EntryFacts, check_entry
@@ -47,7 +48,7 @@ def decide(
     """
     settings, account = rules.settings, portfolio.account
     volume = double(quote_volume)
-    if volume is not None and volume != volume:  # noqa: PLR0124  (NaN: no number)
+    if volume is not None and not math.isfinite(volume):
         volume = None
     open_buys = sum(order.side == "buy" for order in portfolio.orders.values())
     facts = EntryFacts(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from tradingbot.engine.events import (
     AnchorMoved,
     AnchorReset,
     Condition,
+    Filled,
     Input,
     Outcome,
     Output,
@@ -71,6 +73,8 @@ class Engine:
     )
 
     def __init__(self, settings: Settings, amount_steps: Mapping[str, float] | None = None) -> None:
+        if not all(math.isfinite(step) and step > 0 for step in (amount_steps or {}).values()):
+            raise ValueError(f"an amount step is a finite number above 0: {amount_steps}")
         self.seq = 0
         self.now_ms = -(2**62)
         self.conditions: dict[str, str] = {}
@@ -116,11 +120,16 @@ class Engine:
         window = self._windows.window(event.symbol)
         peak, trough = window.peak, window.trough
         outputs = list(self.tick(event))
-        state = self._states[event.symbol]
-        anchor = state.anchor
-        if anchor is not None and anchor.changed_seq == self.seq and state.ts_ms == event.ts_ms:
-            facts = anchor_facts(anchor)
-            outputs.append(AnchorMoved(self.seq, len(outputs), event.ts_ms, event.symbol, anchor.cause, facts))
+        if outputs and isinstance(outputs[0], Rejected):
+            return tuple(outputs)
+        filled = [o for o in outputs if isinstance(o, Filled) and o.side == "buy" and self._rules.uses_anchor]
+        moved = [self._rules.anchors.filled(self.seq, fill.ts_ms, fill.price) for fill in filled]
+        anchor = self._states[event.symbol].anchor
+        if anchor is not None and anchor.changed_seq == self.seq and anchor not in moved:
+            moved.append(anchor)  # a fill and what moved it further on the same tick are two changes
+        for change in moved:
+            facts = anchor_facts(change)
+            outputs.append(AnchorMoved(self.seq, len(outputs), event.ts_ms, event.symbol, change.cause, facts))
         if window.highs and (window.peak != peak or window.trough != trough):
             high, low = window.highs[0][1], window.lows[0][1]
             outputs.append(WindowMoved(self.seq, len(outputs), event.ts_ms, event.symbol, high, low))
@@ -296,8 +305,6 @@ class Engine:
         if settings.FEATURE_ANCHOR_ENABLED and not before.settings.FEATURE_ANCHOR_ENABLED:
             for state in self._states.values():
                 state.anchor, state.loaded = None, False
-        for state in self._states.values():
-            state.special = True  # a clamp that holds under the old settings may not under these
         if before.trading and not settings.GLOBAL_TRADING:
             self.portfolio.cancel_orders(self._states, self.seq, self.now_ms, "trading_off", outputs)
 

@@ -63,8 +63,9 @@ def count_refusal(state: SymbolState, ticker: Ticker, refusal: Refusal) -> bool:
     """Count a refusal; return whether it is recorded whole (and takes a `seq`), or only counted."""
     minute = (ticker.ts_ms if ticker.recv_ms is None else ticker.recv_ms) // MINUTE_MS
     last_minute, count = state.rejected.get(refusal.reason.value, (minute, 0))
-    if minute != last_minute:
+    if minute > last_minute:
         count = 0
+    minute = max(minute, last_minute)  # what comes late counts in the minute that has come
     whole = refusal.witnesses or count < WHOLE_REJECTIONS
     if whole:  # the count stops at the bound, so that a replay of what was recorded ends at the same one
         state.rejected[refusal.reason.value] = (minute, min(count + 1, WHOLE_REJECTIONS))

@@ -82,8 +82,9 @@ class SymbolState(SymbolMemory):
     """Hold a symbol's memory beside its window, which belongs to the RollingWindowManager.
 
     `special` says that there may be more to a tick than its price: it is false only where no jump has a witness, there
-    is no order, no position, no session to begin and no saved anchor, and the anchor is within its clamps (so it stays,
-    for the session's peak only rises). `look` keeps it so; the tick path asks this one question in place of six.
+    is no order, no position, no session to begin and no saved anchor, and the anchor stands at or under the session's
+    peak (no clamp can reach it there, and the peak only rises). `look` keeps it so; the tick path asks this one
+    question in place of six.
     `highs` and `lows` are the window's own; `oldest_ms` is the time of the oldest end of either, or earlier.
     """
 
@@ -100,7 +101,12 @@ class SymbolState(SymbolMemory):
     def look(self) -> None:
         """Find out anew whether there may be more to the next tick than its price."""
         self.special = (
-            self.fresh or self.loaded or self.witness is not None or self.order is not None or self.position is not None
+            self.fresh
+            or self.loaded
+            or self.witness is not None
+            or self.order is not None
+            or self.position is not None
+            or (self.anchor is not None and self.anchor.price > self.session_peak)
         )
 
 

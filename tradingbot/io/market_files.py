@@ -21,13 +21,18 @@ from tradingbot.market.ticker import Ticker
 
 __all__ = ["DataFile", "find_files", "read_ticks", "scan"]
 
+RESULT_NAMES = ("decisions.jsonl", "trades.jsonl")  # of a replay: they look like quotes, and are none
 BLOCK_ROWS = 4_096  # of each run while they are merged
 RUN_ROWS = 1_000_000  # what is sorted in memory at a time
 
 
 @dataclass(slots=True)
 class DataFile:
-    """Hold what a first pass over a file found: `problem` is why it, or its rest, cannot be read."""
+    """Hold what a first pass over a file found.
+
+    `problem` is why it, or its rest, cannot be read; `first_ms` the time of its earliest tick; `span` the first and the
+    last time of a tick with a usable price.
+    """
 
     path: Path
     kind: str = ""
@@ -35,8 +40,8 @@ class DataFile:
     unreadable: int = 0
     problem: str | None = None
     bar_ms: int = 0
-    first_ms: int | None = None
-    last_ms: int | None = None
+    first_ms: int = 1 << 62
+    span: tuple[int, int] | None = None
     in_order: bool = True
     rows_by_symbol: dict[str, int] = field(default_factory=dict)
 
@@ -56,7 +61,8 @@ def find_files(paths: Iterable[str | Path]) -> list[Path]:
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(child for child in path.iterdir() if child.suffix in SUFFIXES and child.is_file())
+            children = (child for child in path.iterdir() if child.name not in RESULT_NAMES)
+            inside = sorted(child for child in children if child.suffix in SUFFIXES and child.is_file())
             if not inside:
                 raise UsageError(f"no data file in {path}: looked for *{', *'.join(SUFFIXES)}")
             found += inside
@@ -74,6 +80,7 @@ def scan(path: Path, progress: Callable[[int], None] | None = None) -> DataFile:
     """
     file = DataFile(path)
     bars = _Bars()
+    last_ms = -1
     try:
         for columns in read_columns(path):
             file.kind = columns.kind
@@ -84,11 +91,11 @@ def scan(path: Path, progress: Callable[[int], None] | None = None) -> DataFile:
             if not len(ticks):
                 continue
             ts = ticks["ts"]
-            in_order = not np.any(np.diff(ts) < 0) and (file.last_ms is None or int(ts[0]) >= file.last_ms)
-            file.in_order = file.in_order and in_order
+            file.in_order = file.in_order and int(ts[0]) >= last_ms and not np.any(np.diff(ts) < 0)
+            last_ms = int(ts[-1])
             file.rows += len(ticks)
-            file.first_ms = int(ts.min()) if file.first_ms is None else min(file.first_ms, int(ts.min()))
-            file.last_ms = int(ts.max()) if file.last_ms is None else max(file.last_ms, int(ts.max()))
+            file.first_ms = min(int(ts.min()), file.first_ms)
+            _note_span(file, ticks)
             for code, count in enumerate(np.bincount(ticks["symbol"])):
                 if count:
                     name = columns.symbols[code]
@@ -97,10 +104,26 @@ def scan(path: Path, progress: Callable[[int], None] | None = None) -> DataFile:
                 bars.add(ticks)
     except DataError as error:
         file.problem = str(error)
-    if file.kind == "candles" and file.first_ms is not None and file.last_ms is not None:
-        file.bar_ms = bars.smallest if bars.rising else _smallest_step(path)
-        file.first_ms, file.last_ms = file.first_ms + file.bar_ms, file.last_ms + file.bar_ms
+    if file.kind == "candles" and file.rows:
+        bar_ms = bars.smallest if bars.rising else _smallest_step(file)
+        file.bar_ms, file.first_ms, file.span = bar_ms, file.first_ms + bar_ms, _later(file.span, bar_ms)
     return file
+
+
+def _note_span(file: DataFile, ticks: Ticks) -> None:
+    """Widen the file's span by the ticks that the guards could take: a price that is none is no part of a market."""
+    last, bid, ask = ticks["last"], ticks["bid"], ticks["ask"]
+    price = np.where(np.isnan(last), bid + ask, last)
+    usable = np.isfinite(price) & (price > 0) & ~(bid <= 0) & ~(ask <= 0) & ~(bid > ask)
+    if usable.any():
+        ts = ticks["ts"][usable]
+        first_ms, last_ms = int(ts.min()), int(ts.max())
+        before = file.span or (first_ms, last_ms)
+        file.span = min(first_ms, before[0]), max(last_ms, before[1])
+
+
+def _later(span: tuple[int, int] | None, ms: int) -> tuple[int, int] | None:
+    return None if span is None else (span[0] + ms, span[1] + ms)
 
 
 class _Bars:
@@ -126,66 +149,95 @@ class _Bars:
             self.smallest = min(self.smallest or int(above.min()), int(above.min()))
 
 
-def _smallest_step(path: Path) -> int:
-    by_symbol: dict[int, list[npt.NDArray[np.int64]]] = {}
-    for columns in _as_far_as_readable(path):
-        for code in np.unique(columns.ticks["symbol"]):
-            part = columns.ticks["ts"][columns.ticks["symbol"] == code]
-            by_symbol.setdefault(int(code), []).append(np.array(part))
-    steps = [np.diff(np.unique(np.concatenate(parts))) for parts in by_symbol.values()]
-    return min((int(step.min()) for step in steps if len(step)), default=0)
+def _smallest_step(file: DataFile) -> int:
+    """Return the smallest step > 0 between any two rows of the same symbol, where they come in no order."""
+    last: dict[str, int] = {}
+    smallest = 0
+    for ticker in read_ticks([file]):
+        step = ticker.ts_ms - last.get(ticker.symbol, ticker.ts_ms)
+        last[ticker.symbol] = ticker.ts_ms
+        if step > 0 and (smallest == 0 or step < smallest):
+            smallest = step
+    return smallest
 
 
 def read_ticks(files: Sequence[DataFile]) -> Iterator[Ticker]:
     """Yield the ticks of scanned files in order of (ts_ms, file, row).
 
-    Files in order are streamed; others are sorted in runs of a million rows that wait in a temporary directory.
+    A file is opened when its time has come and closed at its end. Files in order are streamed; others are sorted in
+    runs of a million rows that wait in a temporary directory. Raises UsageError if a file no longer holds what the scan
+    found.
     """
-    with tempfile.TemporaryDirectory(prefix="tradingbot-") as folder, contextlib.ExitStack() as opened:
-        sources: list[Iterator[Ticker]] = []
-        for place, file in enumerate(files):
-            if file.rows and file.in_order:
-                sources.append(_stream(file))
-            elif file.rows:
-                sources += _sorted_runs(file, Path(folder, str(place)), opened)
-        if len(sources) == 1:
-            yield from sources[0]
+    waiting = sorted((file.first_ms, place) for place, file in enumerate(files) if file.rows)
+    waiting.reverse()
+    # of each open file: its next tick's time, its place, the tick, the rest
+    heads: list[tuple[int, int, Ticker, Iterator[Ticker]]] = []
+    while waiting or heads:
+        while waiting and (not heads or waiting[-1][0] <= heads[0][0]):
+            _, place = waiting.pop()
+            rest = _stream(files[place]) if files[place].in_order else _sorted(files[place])
+            _push(heads, place, rest)
+        if len(heads) == 1:  # nobody to compare with until the next file begins
+            _, place, ticker, rest = heads.pop()
+            until = waiting[-1][0] if waiting else None
+            yield ticker
+            for ticker in rest:
+                if until is not None and ticker.ts_ms >= until:
+                    heapq.heappush(heads, (ticker.ts_ms, place, ticker, rest))
+                    break
+                yield ticker
         else:
-            yield from heapq.merge(*sources, key=attrgetter("ts_ms"))  # equal times: in order of the sources
+            _, place, ticker, rest = heapq.heappop(heads)
+            yield ticker
+            _push(heads, place, rest)
 
 
-def _as_far_as_readable(path: Path) -> Iterator[Columns]:
+def _push(heads: list[tuple[int, int, Ticker, Iterator[Ticker]]], place: int, rest: Iterator[Ticker]) -> None:
+    ticker = next(rest, None)
+    if ticker is not None:
+        heapq.heappush(heads, (ticker.ts_ms, place, ticker, rest))
+
+
+def _again(file: DataFile) -> Iterator[Columns]:
+    """Read a scanned file again, as far as it was readable then; raise UsageError if it is not the same any more."""
+    rows, why = 0, "it has changed"
     try:
-        yield from read_columns(path)
-    except DataError:
-        return  # the scan has said so
+        for columns in read_columns(file.path):
+            rows += len(columns.ticks)
+            yield columns
+    except DataError as error:
+        why = str(error)
+    if rows != file.rows:
+        raise UsageError(f"{file.path}: {rows} of the {file.rows} rows found at first could be read again: {why}")
 
 
 def _stream(file: DataFile) -> Iterator[Ticker]:
-    for columns in _as_far_as_readable(file.path):
-        yield from _tickers(columns.ticks, columns.symbols, file.bar_ms)
+    for columns in _again(file):
+        for first in range(0, len(columns.ticks), BLOCK_ROWS):
+            yield from _tickers(columns.ticks[first : first + BLOCK_ROWS], columns.symbols, file.bar_ms)
 
 
-def _sorted_runs(file: DataFile, prefix: Path, opened: contextlib.ExitStack) -> list[Iterator[Ticker]]:
-    sources: list[Iterator[Ticker]] = []
-    waiting: list[Ticks] = []
-    symbols: list[str] = []
+def _sorted(file: DataFile) -> Iterator[Ticker]:
+    with tempfile.TemporaryDirectory(prefix="tradingbot-") as folder, contextlib.ExitStack() as opened:
+        runs: list[Path] = []
+        waiting: list[Ticks] = []
+        symbols: list[str] = []
 
-    def write_run() -> None:
-        run = np.concatenate(waiting)
-        waiting.clear()
-        path = prefix.with_suffix(f".{len(sources)}")
-        run[np.argsort(run["ts"], kind="stable")].tofile(path)
-        sources.append(_read_run(opened.enter_context(path.open("rb")), symbols, file.bar_ms))
+        def write_run() -> None:
+            run = np.concatenate(waiting)
+            waiting.clear()
+            runs.append(Path(folder, str(len(runs))))
+            runs[-1].write_bytes(run[np.argsort(run["ts"], kind="stable")].tobytes())
 
-    for columns in _as_far_as_readable(file.path):
-        symbols = columns.symbols  # one growing list for the whole file
-        waiting.append(columns.ticks)
-        if sum(map(len, waiting)) >= RUN_ROWS:
+        for columns in _again(file):
+            symbols = columns.symbols  # one growing list for the whole file
+            waiting.append(columns.ticks)
+            if sum(map(len, waiting)) >= RUN_ROWS:
+                write_run()
+        if waiting:
             write_run()
-    if waiting:
-        write_run()
-    return sources
+        sources = [_read_run(opened.enter_context(run.open("rb")), symbols, file.bar_ms) for run in runs]
+        yield from heapq.merge(*sources, key=attrgetter("ts_ms"))  # equal times: in order of the runs
 
 
 def _read_run(run: IO[bytes], symbols: list[str], bar_ms: int) -> Iterator[Ticker]:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -68,6 +68,9 @@ class _Builder:
         source = next((name for name in PRICE_COLUMNS if name in names), None)
         if source is None:
             missing.append("one of last, price, close")
+        twice = [name for name in ("ts_ms", "symbol", *PRICE_COLUMNS) if names.count(name) > 1]
+        if twice:
+            raise DataError(f"column twice: {', '.join(twice)}")
         if missing or source is None:
             raise DataError(f"column missing: {', '.join(missing)} (there are {', '.join(names[:20]) or 'none'})")
         self.kind = PRICE_COLUMNS[source]
@@ -100,7 +103,7 @@ class _Builder:
         return Columns(self.kind, kept, self.symbols, unreadable + len(ticks) - len(kept))
 
     def _code(self, symbol: object) -> int:
-        if not isinstance(symbol, str) or not symbol.strip():
+        if not isinstance(symbol, str) or not symbol.strip() or any("\ud800" <= c <= "\udfff" for c in symbol):
             return -1
         code = self._codes.setdefault(symbol, len(self.symbols))
         if code == len(self.symbols):
@@ -153,7 +156,7 @@ def _read_parquet(path: Path) -> Iterator[Columns]:
             for batch in file.iter_batches(BATCH_ROWS, columns=builder.columns):
                 done += batch.num_rows
                 yield builder.batch([_arrow_values(batch.column(name), name) for name in builder.columns])
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:  # what odd schemas and bytes raise
         what = str(error).split("\n", maxsplit=1)[0][:120]
         raise DataError(f"damaged after row {done}: {what}" if done else f"not a whole Parquet file: {what}") from None
 
@@ -164,7 +167,7 @@ def _arrow_values(column: Any, name: str) -> Any:
     kind = column.type
     if name == "symbol":
         if not (pa.types.is_dictionary(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-            return column.to_pylist()
+            return [_hashable(value) for value in column.to_pylist()]
         encoded = column if pa.types.is_dictionary(kind) else column.dictionary_encode()
         places = encoded.indices.fill_null(len(encoded.dictionary)).to_numpy(zero_copy_only=False)
         return _Encoded(encoded.dictionary.to_pylist(), places.astype(np.int64))
@@ -172,7 +175,9 @@ def _arrow_values(column: Any, name: str) -> Any:
         if pa.types.is_timestamp(kind):
             column = column.cast(pa.timestamp("ms"), safe=False).cast(pa.int64())
         if pa.types.is_integer(column.type):
-            return column.fill_null(UNREADABLE_MS).to_numpy(zero_copy_only=False).astype(np.int64)
+            values = column.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+            values[column.is_null().to_numpy(zero_copy_only=False)] = UNREADABLE_MS
+            return values
     elif pa.types.is_floating(kind) or pa.types.is_integer(kind):
         return column.cast(pa.float64(), safe=False).fill_null(math.nan).to_numpy(zero_copy_only=False)
     elif pa.types.is_decimal(kind):
@@ -181,27 +186,20 @@ def _arrow_values(column: Any, name: str) -> Any:
 
 
 def _read_csv(path: Path) -> Iterator[Columns]:
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        reader = csv.reader(file)
-        try:
-            header = [name.strip() for name in next(reader, [])]
-        except csv.Error as error:
-            raise DataError(f"no header: {error}") from None
-        builder = _Builder(header, _number_in_text)
-        places = [header.index(name) for name in builder.columns]
+    with path.open("rb") as file:
+        lines = (line.decode("utf-8", "replace").rstrip("\r\n") for line in _lines(file))
+        header = next(lines, "").removeprefix("\ufeff")
+        mark = next((mark for mark in ",;\t" if "ts_ms" in _cells(header, mark)), ",")
+        names = [name.strip() for name in _cells(header, mark)]
+        builder = _Builder(names, _number_in_text)
+        places = [names.index(name) for name in builder.columns]
         rows: list[list[str]] = []
         unreadable = 0
-        while True:
-            try:
-                row = next(reader)
-            except StopIteration:
-                break
-            except csv.Error:  # a NUL, or a field of more than 128 KiB
-                unreadable += 1
-                continue
-            if len(row) == len(header):
-                rows.append([row[place] for place in places])
-            elif row:
+        for line in lines:
+            cells = _cells(line, mark)
+            if len(cells) == len(names):
+                rows.append([cells[place] for place in places])
+            elif line.strip():
                 unreadable += 1
             if len(rows) >= BATCH_ROWS:
                 yield builder.batch(list(zip(*rows, strict=True)), unreadable)
@@ -209,6 +207,25 @@ def _read_csv(path: Path) -> Iterator[Columns]:
         if rows or unreadable:
             columns = list(zip(*rows, strict=True)) if rows else [()] * len(places)
             yield builder.batch(columns, unreadable)
+
+
+def _cells(line: str, mark: str) -> list[str]:
+    """Return the cells of one line; none where it cannot be one (a row is a line: a lone quote swallows no others)."""
+    if '"' not in line:
+        return line.split(mark)
+    try:
+        return next(csv.reader([line], delimiter=mark, strict=True), [])
+    except csv.Error:
+        return []
+
+
+def _lines(file: IO[bytes]) -> Iterator[bytes]:
+    """Yield the lines of a file; of one that is longer than a mebibyte, its beginning without an end."""
+    while line := file.readline(MAX_LINE_BYTES):
+        rest = line
+        while not rest.endswith(b"\n") and len(rest) == MAX_LINE_BYTES:
+            rest = file.readline(MAX_LINE_BYTES)
+        yield line
 
 
 def _read_jsonl(path: Path) -> Iterator[Columns]:
@@ -238,13 +255,8 @@ def _hashable(value: object) -> object:
 def _json_records(path: Path) -> Iterator[dict[str, Any] | None]:
     """Yield each line's object, None for a line that holds none."""
     with path.open("rb") as file:
-        while line := file.readline(MAX_LINE_BYTES):
+        for line in _lines(file):
             if not line.strip():
-                continue
-            if not line.endswith(b"\n") and len(line) == MAX_LINE_BYTES:
-                while (rest := file.readline(MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
-                    pass
-                yield None
                 continue
             try:
                 record = orjson.loads(line)

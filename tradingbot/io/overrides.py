@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -50,8 +51,10 @@ def find_home(home: str | None, environ: Mapping[str, str], cwd: Path) -> Home:
     Raises UsageError if it is no folder, or if a found one belongs to somebody else or others may write to it.
     """
     for given, chosen_by in ((home, "--home"), (environ.get("TRADINGBOT_HOME"), "TRADINGBOT_HOME")):
+        if given == "":
+            raise UsageError(f"the home (from {chosen_by}) is empty: name a folder")
         if given:
-            path = Path(given).expanduser().absolute()
+            path = _path(given, chosen_by).absolute()
             if path.exists() and not path.is_dir():
                 raise UsageError(f"the home {path} (from {chosen_by}) is not a folder")
             return Home(path, chosen_by)
@@ -61,6 +64,13 @@ def find_home(home: str | None, environ: Mapping[str, str], cwd: Path) -> Home:
                 _refuse_foreign(path)
             return Home(folder, f"{CONFIG_NAME} found")
     return Home(cwd, "working directory")
+
+
+def _path(text: str, where: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{text} (from {where}) cannot be found: {error}") from None
 
 
 def _refuse_foreign(path: Path) -> None:
@@ -88,10 +98,10 @@ def read_settings(
     last also for GLOBAL_TRADING, which elsewhere is on only if some layer says on and none but the defaults says off.
     """
     layers: list[tuple[str, dict[str, Any]]] = []
-    path = Path(config).expanduser() if config else home.path / CONFIG_NAME
-    if config and not path.is_file():
+    path = home.path / CONFIG_NAME if config is None else _path(config, "--config")
+    if config is not None and not path.is_file():
         raise SettingsError(f"there is no settings file {path} (from --config)")
-    if path.is_file():
+    if os.path.lexists(path):
         layers.append((str(path) if config else CONFIG_NAME, _read_toml(path)))
     layers.append(("environment", _read_environment(os.environ if environ is None else environ)))
     layers.append(("--set", _read_assignments(assignments)))
@@ -109,7 +119,7 @@ def read_settings(
     try:
         settings = make_settings(values)
     except SettingsError as error:
-        named = [f"{name} from {where}" for name, where in sources.items() if name in str(error)]
+        named = [f"{name} from {where}" for name, where in sources.items() if re.search(rf"\b{name}\b", str(error))]
         raise SettingsError(f"{error} ({', '.join(named)})" if named else str(error)) from None
     return Effective(settings, {name: sources.get(name, "default") for name in registry()}, home)
 
@@ -136,9 +146,14 @@ def _read_bytes(path: Path) -> bytes:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        values = tomllib.loads(_read_bytes(path).decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        values = tomllib.loads(_read_bytes(path).decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
         raise SettingsError(f"{path} is not a TOML file: {error}") from None
+    for name, value in values.items():
+        if isinstance(value, dict):
+            raise SettingsError(
+                f"{path} has a table [{name}]: settings stand at the top, as in DROP_TRIGGER_VALUE = 0.98"
+            )
     return {name: check_value(name, value, path.name) for name, value in values.items()}
 
 
@@ -157,7 +172,7 @@ def _read_assignments(assignments: Iterable[str]) -> dict[str, Any]:
 
 
 def _read_overrides(path: Path) -> dict[str, Any]:
-    if not path.exists():
+    if not os.path.lexists(path):
         return {}
     try:
         document = orjson.loads(_read_bytes(path))

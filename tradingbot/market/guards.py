@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from enum import StrEnum
+from numbers import Real
 
 import msgspec
 
@@ -52,12 +53,12 @@ def double(price: object) -> float | None:
     """Return `price` as a double: None where it is absent, NaN where it is no number."""
     if price is None or type(price) is float:
         return price
-    if isinstance(price, int | float) and not isinstance(price, bool):
-        try:
-            return float(price)
-        except OverflowError:
-            pass
-    return math.nan  # text, a bool, a number no double can hold: what is no number counts as NaN
+    if isinstance(price, bool) or not isinstance(price, Real):
+        return math.nan  # what is no number counts as NaN
+    try:
+        return float(price)
+    except OverflowError:
+        return math.nan
 
 
 def check(

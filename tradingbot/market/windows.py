@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 __all__ = ["Point", "RollingWindow", "RollingWindowManager"]
 
@@ -88,9 +88,3 @@ class RollingWindowManager:
     def load(self, points: dict[str, dict[str, list[Point]]]) -> None:
         """Replace every window by those of a checkpoint."""
         self._windows = {symbol: RollingWindow(**ends) for symbol, ends in points.items()}
-
-    def __iter__(self) -> Iterator[tuple[str, RollingWindow]]:
-        return iter(self._windows.items())
-
-    def __len__(self) -> int:
-        return len(self._windows)

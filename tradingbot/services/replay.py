@@ -224,20 +224,25 @@ def run_files(
     if not usable:
         reasons = "; ".join(file.complaint or f"{file.path}: no rows" for file in files)
         raise UsageError(f"nothing usable: {reasons}")
-    first_ms = min(file.first_ms for file in usable if file.first_ms is not None)
-    last_ms = max(file.last_ms for file in usable if file.last_ms is not None)
+    spans = [file.span for file in usable if file.span is not None] or [(0, 0)]
+    first_ms, last_ms = min(first for first, _ in spans), max(last for _, last in spans)
     total = sum(file.rows for file in usable)
     tell = None if progress is None else lambda count: progress("replaying", count, total)
     statistics = run_ticks(read_ticks(files), settings, sink, first_ms, last_ms, tell)
     summary = statistics.summary() | {"files": [_file_record(file) for file in files]}
-    if not statistics.symbols:
-        raise UsageError(f"nothing usable: every one of {total} ticks was rejected: {statistics.rejected}")
+    _require_one(statistics)
     return summary
+
+
+def _require_one(statistics: Statistics) -> None:
+    if not statistics.symbols:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in statistics.rejected.items())
+        raise UsageError(f"nothing usable: every one of {statistics.ticks} ticks was rejected: {reasons}")
 
 
 def _file_record(file: DataFile) -> dict[str, Any]:
     return {
-        "name": file.path.name,
+        "name": file.path.name.encode("utf-8", "replace").decode(),
         "kind": file.kind,
         "rows": file.rows,
         "unreadable": file.unreadable,
@@ -278,10 +283,14 @@ def replay(source: str | Path | Iterable[Any], /, **settings: object) -> ReplayR
         source = [source]
     if hasattr(source, "to_parquet"):
         return _replay_frame(source, chosen, sink)
-    items = list(source)
+    try:
+        items = list(source)
+    except TypeError:
+        items = []
     if items and all(isinstance(item, Ticker) for item in items):
         items.sort(key=lambda ticker: ticker.ts_ms)
         statistics = run_ticks(items, chosen, sink, items[0].ts_ms, items[-1].ts_ms)
+        _require_one(statistics)
         return ReplayResult(statistics.summary(), sink.decisions, sink.trades)
     if not items or not all(isinstance(item, str | Path) for item in items):
         raise UsageError("replay takes files, directories, a DataFrame or tickers")
@@ -299,6 +308,9 @@ def _replay_frame(frame: Any, settings: Settings, sink: _ListSink) -> ReplayResu
     import tempfile
 
     with tempfile.TemporaryDirectory(prefix="tradingbot-") as folder:
-        path = Path(folder) / "frame.parquet"
-        frame.to_parquet(path, index=False)
+        path = Path(folder) / "DataFrame.parquet"
+        try:
+            frame.to_parquet(path, index=False)
+        except (ValueError, TypeError) as error:  # also pyarrow's own
+            raise UsageError(f"the DataFrame cannot be read: {error}") from None
         return _replay_paths([path], settings, sink)

@@ -12,7 +12,7 @@ from tradingbot.engine.events import Decision, Filled, Output, Rejected, Trade
 
 __all__ = ["INSTALMENTS", "Statistics"]
 
-NEVER_MS = 2**62
+NO_MORE_MS = 2**62
 INSTALMENTS = 20  # equal parts, at equal distances of time, in which averaging in spends the same cash
 
 
@@ -59,7 +59,7 @@ class Statistics:
     def __init__(self, engine: Engine, first_ms: int, last_ms: int) -> None:
         self._engine = engine
         self._span_ms = max(last_ms - first_ms, 0)
-        self._first_ms, self._last_ms = first_ms, last_ms
+        self._first_ms = first_ms
         self._instalment = 0
         self.symbols: dict[str, _Symbol] = {}
         self._exits: defaultdict[str, _Tally] = defaultdict(_Tally)
@@ -72,12 +72,15 @@ class Statistics:
         self._drawdown = 0.0
         self._drawdown_pct = 0.0
         self._exposed_ms = 0
+        self._begun_ms: int | None = None
         self._marked_ms: int | None = None
         self._fees = 0.0
         self.ticks = 0
 
     def begin(self, symbol: str) -> None:
         """Note the first accepted tick of a symbol."""
+        if self._begun_ms is None:
+            self._begun_ms = self._engine.now_ms
         self.symbols[symbol] = _Symbol(self._engine.states[symbol].last)
 
     def buy_instalment(self) -> int:
@@ -92,7 +95,7 @@ class Statistics:
         self._instalment += 1
         last_one = self._instalment >= INSTALMENTS
         step = self._span_ms / INSTALMENTS
-        return NEVER_MS if last_one else self._first_ms + ceil(self._instalment * step)
+        return NO_MORE_MS if last_one else self._first_ms + ceil(self._instalment * step)
 
     def mark(self) -> None:
         """Value open positions at the tick just processed."""
@@ -143,8 +146,8 @@ class Statistics:
             "start_quote": self._start,
             "final_equity_quote": equity,
             "return_pct": self._return_pct(equity),
-            "first_ms": self._first_ms,
-            "last_ms": self._last_ms,
+            "first_ms": self._begun_ms,
+            "last_ms": self._engine.now_ms,
             "outcomes": dict(sorted(self._outcomes.items())),
             "blocked_reasons": dict(sorted(self._blocked.items())),
             "open_positions": len(portfolio.positions),
@@ -153,13 +156,17 @@ class Statistics:
             "fees_quote": self._fees,
             "max_drawdown_quote": self._drawdown,
             "max_drawdown_pct": self._drawdown_pct,
-            "exposure_pct": self._exposed_ms / self._span_ms * 100 if self._span_ms else 0.0,
+            "exposure_pct": self._exposure_pct(),
             "by_exit_reason": {reason: self._exits[reason].record() for reason in sorted(self._exits)},
             "by_symbol": {name: self._symbol_record(name) for name in sorted(self.symbols)},
             "holding": self._yardstick(averaging=False),
             "averaging_in": self._yardstick(averaging=True) | {"instalments": INSTALMENTS},
             "settings_fingerprint": self._engine.rules.fingerprint,
         }
+
+    def _exposure_pct(self) -> float:
+        span_ms = 0 if self._begun_ms is None else self._engine.now_ms - self._begun_ms
+        return self._exposed_ms / span_ms * 100 if span_ms else 0.0
 
     def _symbol_record(self, name: str) -> dict[str, Any]:
         symbol = self.symbols[name]

@@ -105,7 +105,7 @@ def _headline(s: Mapping[str, Any], settings: Settings) -> list[str]:
     win_rate = "" if s["win_rate_pct"] is None else f", {s['win_rate_pct']:.1f} % won"
     lines += [
         f"trades    {s['trades']:,} closed{win_rate}, {s['open_positions']} still open",
-        f"profit    {s['pnl_quote']:+.2f} quote after {s['fees_quote']:.2f} quote of fees",
+        f"profit    {s['pnl_quote']:+.2f} quote realised, {s['fees_quote']:.2f} quote of fees paid",
         f"risk      drawdown at most {s['max_drawdown_quote']:.2f} quote ({s['max_drawdown_pct']:.2f} %), "
         f"a position open {s['exposure_pct']:.1f} % of the time",
     ]
@@ -171,4 +171,7 @@ def _duration(ms: int) -> str:
 
 
 def _utc(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError):
+        return f"{ms} ms"
