@@ -29,7 +29,7 @@ def run(*words: str, cwd: Path | None = None, **environ: str) -> subprocess.Comp
 def test_help_shows_every_command_with_an_example() -> None:
     """Whoever asks for help gets an example that works."""
     assert "example: tradingbot replay" in run("--help").stdout
-    for command in ("replay", "config"):
+    for command in ("replay", "config", "exchange"):
         assert f"example: tradingbot {command}" in run(command, "--help").stdout
     assert run("--version").stdout.strip() == f"tradingbot {__version__}"
 

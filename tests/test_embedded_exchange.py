@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -10,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import orjson
 import pytest
 
+from tradingbot.config import make_settings
+from tradingbot.services.embedded import make_exchange
 from tradingbot.simulated.core import Core
 from tradingbot.simulated.market import SyntheticMarket
 from tradingbot.simulated.server import ExchangeServer
@@ -38,6 +43,8 @@ def client(library: Any, url: str, secret: str = "secret") -> Any:
 @asynccontextmanager
 async def exchange(memory: Path | None = None, **options: Any) -> AsyncIterator[ExchangeServer]:
     core = Core(SyntheticMarket(seed=7, count=4, **options))
+    if memory is not None and memory.exists():
+        core.account.restore(orjson.loads(memory.read_bytes())["account"])
     async with ExchangeServer(core, lambda: int(time.time() * 1000), memory) as server:
         yield server
 
@@ -232,3 +239,46 @@ def test_too_many_requests_are_told_when_to_come_back() -> None:
     answer = core.handle(Request("GET", "/api/v3/ping"), now)
     assert (answer.status, answer.headers["Retry-After"]) == (418, "45")
     assert core.handle(Request("GET", "/api/v3/ping"), now + 45_000).status == 200
+
+
+def test_the_exchange_runs_alone_and_remembers(tmp_path: Path) -> None:
+    """`tradingbot exchange` says where it listens, serves any ccxt program, ends on SIGTERM, and is there again."""
+    import ccxt
+
+    for turn in (1, 2):
+        words = [sys.executable, "-m", "tradingbot", "exchange", "--home", str(tmp_path), "--api-secret", "own"]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            word, url = process.stdout.readline().split()
+            assert word == "READY"
+            ex = client(ccxt, url, secret="own")
+            ex.load_markets()
+            assert len(ex.symbols) == 12
+            ex.create_order("BTC/USDT", "market", "buy", 0.01)
+            assert ex.fetch_balance()["BTC"]["free"] == pytest.approx(turn * 0.00999)
+            process.terminate()
+            _, stderr = process.communicate(timeout=20)
+        assert (process.returncode, stderr) == (0, "")
+    (tmp_path / "state" / "exchange.json").write_text("{")
+    done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 4
+    assert "exchange.json is damaged" in done.stderr
+
+
+def test_time_never_runs_back_over_a_restart(tmp_path: Path) -> None:
+    """At a thousand times real time a restart goes on in the market's future, not in its past."""
+
+    async def turn() -> tuple[int, int]:
+        server = make_exchange(make_settings({"EMBEDDED_SPEED": 1000, "EMBEDDED_SYMBOLS": 1}), tmp_path, "k", "s")
+        async with server, aiohttp.ClientSession() as session:
+            times = []
+            for _ in range(2):
+                async with session.get(server.url + "/api/v3/time") as answer:
+                    times.append((await answer.json())["serverTime"])
+                await asyncio.sleep(0.2)
+        return times[0], times[1]
+
+    first, second = (asyncio.run(turn()) for _ in range(2))
+    assert first[0] < first[1] < second[0] < second[1]
+    assert first[1] - first[0] > 150_000
+    assert (tmp_path / "exchange.json").stat().st_mode & 0o777 == 0o600

@@ -131,6 +131,15 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("--out", metavar="DIR", help="write decisions.jsonl, trades.jsonl and summary.json there")
     config = add("config", _config, "show every setting, its value, source and meaning", "tradingbot config --json")
     config.add_argument("--schema", action="store_true", help="print the JSON Schema of a settings file")
+    exchange = add(
+        "exchange",
+        _exchange,
+        "run the embedded exchange alone, for any ccxt program",
+        "tradingbot exchange --port 18080 --set EMBEDDED_SPEED=60",
+    )
+    exchange.add_argument("--port", type=int, default=0, metavar="N", help="port on 127.0.0.1 (0: a free one)")
+    exchange.add_argument("--api-key", default="key", metavar="K", help="the key it accepts (key)")
+    exchange.add_argument("--api-secret", default="secret", metavar="S", help="the secret it accepts (secret)")
     return parser
 
 
@@ -199,6 +208,19 @@ def _config(arguments: argparse.Namespace) -> int:
     from tradingbot.ui.tables import settings_table
 
     _print(settings_table(rows))
+    return 0
+
+
+def _exchange(arguments: argparse.Namespace) -> int:
+    import asyncio
+
+    from tradingbot.services.embedded import make_exchange, serve
+
+    effective = _settings(arguments, overrides=True)
+    server = make_exchange(effective.settings, effective.state_dir, arguments.api_key, arguments.api_secret)
+    if not 0 <= arguments.port < 65536:
+        raise UsageError(f"--port {arguments.port} is no port: 0 to 65535")
+    asyncio.run(serve(server, arguments.port, lambda url: print(f"READY {url}", flush=True)))
     return 0
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -26,9 +25,9 @@ MAX_BODY_BYTES = 64 * 1024
 class ExchangeServer:
     """Serve a Core over HTTP and WebSocket on 127.0.0.1.
 
-    `clock` gives the exchange's time in milliseconds and never runs back. With `memory`, orders and balances are kept
-    in that file, written whole and renamed after every change, so that a restart sees one continuous exchange. Requests
-    that name a foreign Host or Origin are refused: no web page can speak to it.
+    `clock` gives the exchange's time in milliseconds and never runs back. With `memory`, the account and the time are
+    kept in that file, written whole and renamed after every change, so that a restart can see one continuous exchange.
+    Requests that name a foreign Host or Origin are refused: no web page can speak to it.
     """
 
     def __init__(self, core: Core, clock: Callable[[], int], memory: Path | None = None) -> None:
@@ -37,9 +36,7 @@ class ExchangeServer:
         self._runner: web.AppRunner | None = None
         self._users: dict[web.WebSocketResponse, UserStream] = {}
         self._pump: asyncio.Task[None] | None = None
-        self._kept = b""
-        if memory is not None and memory.exists():
-            self.core.account.restore(json.loads(memory.read_bytes()))
+        self._kept: dict[str, object] = {}
 
     @property
     def url(self) -> str:
@@ -69,6 +66,7 @@ class ExchangeServer:
             await socket.close()
         if self._runner is not None:
             await self._runner.cleanup()
+        self._kept = {}  # the time has gone on, also where the account has not
         self._keep()
 
     async def __aenter__(self) -> Self:
@@ -152,13 +150,14 @@ class ExchangeServer:
     def _keep(self) -> None:
         if self._memory is None:
             return
-        record = orjson.dumps(self.core.account.record())
-        if record == self._kept:
+        account = self.core.account.record()
+        if account == self._kept:
             return
         partial = self._memory.with_suffix(".tmp")
-        with partial.open("wb") as file:
-            file.write(record)
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(orjson.dumps({"v": 1, "now_ms": self._clock(), "account": account}))
             file.flush()
             os.fsync(file.fileno())
         partial.replace(self._memory)
-        self._kept = record
+        self._kept = account
