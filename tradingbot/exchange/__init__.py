@@ -1,0 +1,1 @@
+"""Floor 3: exchanges. The one folder that names ccxt."""

@@ -1,0 +1,195 @@
+"""ccxt behind the Exchange protocol: requests, taps on its streams, errors mapped once, secrets kept out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+import ccxt
+
+from tradingbot.exchange.errors import (
+    BadAnswerError,
+    ExchangeTroubleError,
+    HeldBackError,
+    NoExchangeError,
+    RefusedByExchangeError,
+    UnknownSymbolError,
+    UnreachableError,
+    redact,
+)
+from tradingbot.exchange.feeds import BinanceTap, can_tap, tapped
+from tradingbot.exchange.protocol import Abilities, MarketFacts
+from tradingbot.market.ticker import Ticker
+
+__all__ = ["CcxtExchange", "map_error"]
+
+Answer = TypeVar("Answer")
+DEFAULT_RETRY_AFTER_S = 60.0
+NOWHERE = "http://127.0.0.1:9"  # the discard port: what must not leave the machine ends here
+
+
+class CcxtExchange:
+    """Speak to one exchange through ccxt.
+
+    `exchange_id` is ccxt's, or "embedded" for the embedded exchange at `url`, which speaks Binance's words. `now_ms` is
+    the session's clock; every ticker is stamped with it on receipt. A request ends within `timeout_s`.
+    """
+
+    def __init__(
+        self,
+        exchange_id: str,
+        now_ms: Callable[[], int],
+        timeout_s: float,
+        url: str | None = None,
+        credentials: tuple[str, str] | None = None,
+    ) -> None:
+        import ccxt.pro  # 1.3 s: only where an exchange is really used
+
+        self.name = exchange_id
+        self._now_ms, self._timeout_s = now_ms, timeout_s
+        ccxt_id = "binance" if exchange_id == "embedded" else exchange_id
+        if ccxt_id not in ccxt.pro.exchanges and ccxt_id not in ccxt.exchanges:
+            import difflib
+
+            near = difflib.get_close_matches(ccxt_id, ccxt.exchanges, n=1)
+            hint = f": did you mean {near[0]}?" if near else ""
+            raise NoExchangeError(f"ccxt knows no exchange {ccxt_id!r}{hint}")
+        options: dict[str, Any] = {"timeout": int(timeout_s * 1000), "enableRateLimit": True, "newUpdates": True}
+        if credentials is not None:
+            options["apiKey"], options["secret"] = credentials
+        if ccxt_id == "binance":
+            options["options"] = {
+                "defaultType": "spot", "fetchMarkets": {"types": ["spot"]}, "fetchCurrencies": False,
+                "fetchMargins": False, "order": {"maxRetriesOnFailure": 0},
+            }  # fmt: skip
+        kind: Any = getattr(ccxt.pro, ccxt_id, None) or getattr(ccxt.async_support, ccxt_id)
+        self._tap: BinanceTap | None = BinanceTap(now_ms) if can_tap(kind) else None
+        if self._tap is not None:
+            kind = tapped(kind, self._tap)
+        if url is not None:
+            options["urls"] = {"api": _addresses(kind, url)}
+            options["enableRateLimit"] = False
+        self._ccxt: Any = kind(options)
+        if url is not None:
+            self._ccxt.get_exceptions_by_url = lambda _, key: self._ccxt.exceptions["spot"].get(key, {})
+        has = self._ccxt.has
+        self.abilities = Abilities(
+            streams=self._tap is not None or bool(has.get("watchTicker")),
+            batched=bool(has.get("fetchTickers")),
+            note="books and tickers tapped" if self._tap is not None else "tickers watched one by one",
+        )
+
+    def __repr__(self) -> str:
+        return f"<CcxtExchange {self.name}>"
+
+    async def load(self) -> dict[str, MarketFacts]:
+        """Return the spot markets by symbol."""
+        markets = await self._ask(self._ccxt.load_markets(True))
+        return {
+            symbol: MarketFacts(
+                symbol, market["id"], market["quote"], market.get("active") is not False,
+                _positive(market["precision"].get("amount")), _positive(market["limits"]["cost"].get("min")),
+            )
+            for symbol, market in markets.items()
+            if market.get("spot")
+        }  # fmt: skip
+
+    async def tickers(self, symbols: Sequence[str]) -> list[Ticker]:
+        """Return one ticker for each symbol that was answered."""
+        if self.abilities.batched:
+            rows = await self._ask(self._ccxt.fetch_tickers(list(symbols)))
+            if not isinstance(rows, dict):
+                raise BadAnswerError("the answer to fetch_tickers is no table")
+            return [self._ticker(symbol, rows[symbol]) for symbol in symbols if isinstance(rows.get(symbol), dict)]
+        return [self._ticker(symbol, await self._ask(self._ccxt.fetch_ticker(symbol))) for symbol in symbols]
+
+    async def watch(self, symbols: Sequence[str], deliver: Callable[[Ticker], None]) -> None:
+        """Deliver every update until the connection breaks."""
+        if self._tap is not None:
+            self._tap.begin(self._ccxt, deliver)
+            feeds = [
+                self._ccxt.watch_bids_asks(list(symbols)),
+                self._ccxt.watch_tickers(list(symbols), {"name": "ticker"}),
+            ]
+        else:
+            feeds = [self._watch_one(symbol, deliver) for symbol in symbols]
+        tasks = [asyncio.ensure_future(feed) for feed in feeds]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                error = task.exception()
+                raise map_error(error) if error is not None else UnreachableError("a stream ended")
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._close_streams()
+
+    async def _watch_one(self, symbol: str, deliver: Callable[[Ticker], None]) -> None:
+        while True:
+            deliver(self._ticker(symbol, await self._ccxt.watch_ticker(symbol)))
+
+    async def _close_streams(self) -> None:
+        for client in list(self._ccxt.clients.values()):
+            with contextlib.suppress(Exception):  # what cannot be closed is forgotten all the same
+                await asyncio.wait_for(client.close(), 1)
+        self._ccxt.clients.clear()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        with contextlib.suppress(Exception):  # at the end nothing is left that could be done about it
+            await asyncio.wait_for(self._ccxt.close(), 5)
+
+    async def _ask(self, request: Awaitable[Answer]) -> Answer:
+        try:
+            return await asyncio.wait_for(request, self._timeout_s + 0.25)
+        except Exception as error:  # noqa: BLE001  (every failure of ccxt, mapped once)
+            retry_after = (self._ccxt.last_response_headers or {}).get("Retry-After")
+            raise map_error(error, retry_after) from None
+
+    def _ticker(self, symbol: str, row: dict[str, Any]) -> Ticker:
+        recv_ms = self._now_ms()
+        info = row.get("info")
+        answered = info.get("symbol") if isinstance(info, dict) else None
+        asked = self._ccxt.markets[symbol]["id"] if symbol in (self._ccxt.markets or {}) else None
+        foreign = answered if isinstance(answered, str) and asked is not None and answered != asked else None
+        ts = row.get("timestamp")
+        return Ticker(
+            symbol, ts if isinstance(ts, int) else recv_ms, row.get("last"), row.get("bid"), row.get("ask"),
+            row.get("quoteVolume"), row.get("bidVolume"), row.get("askVolume"), recv_ms, answered_as=foreign,
+        )  # fmt: skip
+
+
+def map_error(error: BaseException, retry_after: str | None = None) -> ExchangeTroubleError | RefusedByExchangeError:
+    """Return our error for one of ccxt's, or of the network's; its text carries no secret."""
+    text = redact(f"{type(error).__name__}: {error}")
+    if isinstance(error, ExchangeTroubleError | RefusedByExchangeError):
+        return error
+    if isinstance(error, ccxt.DDoSProtection | ccxt.RateLimitExceeded):
+        try:
+            seconds = float(retry_after or DEFAULT_RETRY_AFTER_S)
+        except ValueError:
+            seconds = DEFAULT_RETRY_AFTER_S
+        return HeldBackError(text, seconds)
+    if isinstance(error, ccxt.InvalidNonce):
+        return BadAnswerError(text)
+    if isinstance(error, ccxt.AuthenticationError | ccxt.PermissionDenied):
+        return RefusedByExchangeError(text)
+    if isinstance(error, ccxt.BadSymbol):
+        return UnknownSymbolError(text)
+    if isinstance(error, ccxt.NetworkError | asyncio.TimeoutError | OSError):
+        return UnreachableError(text)
+    return BadAnswerError(text)
+
+
+def _addresses(kind: Any, url: str) -> dict[str, Any]:
+    sockets = url.replace("http", "ws", 1)
+    api: dict[str, Any] = {name: NOWHERE for name in kind().urls["api"] if name != "ws"}
+    feeds = {"spot": sockets + "/stream/ws", "ws-api": {"spot": sockets + "/ws-api/v3"}}
+    return {**api, "public": url + "/api/v3", "private": url + "/api/v3", "ws": feeds}
+
+
+def _positive(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and value > 0 else None
