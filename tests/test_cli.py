@@ -15,7 +15,6 @@ import orjson
 import pytest
 
 from tradingbot import __version__
-from tradingbot.cli import main
 from tradingbot.config import registry
 
 
@@ -28,8 +27,8 @@ def run(*words: str, cwd: Path | None = None, **environ: str) -> subprocess.Comp
 
 def test_help_shows_every_command_with_an_example() -> None:
     """Whoever asks for help gets an example that works."""
-    assert "example: tradingbot replay" in run("--help").stdout
-    for command in ("replay", "config", "exchange"):
+    assert "example: tradingbot --duration 60" in run("--help").stdout
+    for command in ("replay", "config", "exchange", "status", "stop", "kill", "arm"):
         assert f"example: tradingbot {command}" in run(command, "--help").stdout
     assert run("--version").stdout.strip() == f"tradingbot {__version__}"
 
@@ -136,12 +135,6 @@ def test_ctrl_c_ends_cleanly(tmp_path: Path) -> None:
     assert stderr == "tradingbot: interrupted\n"
     assert stdout == ""
     assert not (out / "summary.json").exists()
-
-
-def test_no_command_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
-    """Until there is a live bot, saying so beats doing nothing."""
-    assert main([]) == 2
-    assert "tradingbot replay" in capsys.readouterr().err
 
 
 def test_an_output_that_is_full_is_one_line() -> None:

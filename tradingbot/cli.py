@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tradingbot import __version__
-from tradingbot.errors import TradingBotError, UsageError
+from tradingbot.errors import SettingsError, TradingBotError, UsageError
 
 if TYPE_CHECKING:
     from tradingbot.io.overrides import Effective
@@ -29,11 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
     parser = _parser()
     arguments = _join(parser.parse_args(argv))
-    if arguments.command is None:
-        parser.print_usage(sys.stderr)
-        _complain("this version has no live bot yet: try `tradingbot replay`, or `tradingbot --help`")
-        return UsageError.exit_code
-    command: Command = arguments.run
+    command: Command = _run if arguments.command is None else arguments.run
     try:
         with _terminable():
             code = command(arguments)
@@ -103,10 +99,13 @@ def _parser() -> argparse.ArgumentParser:
         prog="tradingbot",
         allow_abbrev=False,
         description="A spot bot that buys sharp drops, and that its operator can observe, replay, prove and roll back.",
-        epilog="example: tradingbot replay crash.csv --set GLOBAL_TRADING=true --out result",
+        epilog="Without a command it runs the bot. example: tradingbot --duration 60 --set EMBEDDED_SPEED=20",
     )
     _add_common(parser, "early_")
     parser.add_argument("--version", action="version", version=f"tradingbot {__version__}")
+    parser.add_argument("--duration", type=_seconds, metavar="S", help="run the bot for so many seconds")
+    action = argparse.BooleanOptionalAction
+    parser.add_argument("--dashboard", action=action, help="show the live table (by default: on a terminal)")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
     def add(name: str, run: Command, summary: str, example: str) -> argparse.ArgumentParser:
@@ -131,6 +130,12 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("--out", metavar="DIR", help="write decisions.jsonl, trades.jsonl and summary.json there")
     config = add("config", _config, "show every setting, its value, source and meaning", "tradingbot config --json")
     config.add_argument("--schema", action="store_true", help="print the JSON Schema of a settings file")
+    add("status", _status, "show what the running bot is and sees", "tradingbot status --json | jq .data")
+    add("stop", _stop, "stop the running bot cleanly", "tradingbot stop")
+    kill = add("kill", _kill, "switch the kill switch on: no new position", 'tradingbot kill --why "exchange odd"')
+    kill.add_argument("--why", default="operator", metavar="TEXT", help="the reason, for whoever looks later")
+    arm = add("arm", _arm, "switch the kill switch off", "tradingbot arm")
+    arm.add_argument("--why", default="operator", metavar="TEXT", help="the reason, for whoever looks later")
     exchange = add(
         "exchange",
         _exchange,
@@ -209,6 +214,86 @@ def _config(arguments: argparse.Namespace) -> int:
 
     _print(settings_table(rows))
     return 0
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < 1e9:
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds")
+    return seconds
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    effective = _settings(arguments, overrides=True)
+
+    from tradingbot.services.logs import logging_to
+    from tradingbot.services.session import run_session
+    from tradingbot.ui.dashboard import showing_dashboard
+
+    folder = effective.home.path / effective.settings.LOG_DIR
+    with showing_dashboard(arguments.dashboard) as show, logging_to(folder, effective.settings, stderr=show is None):
+        run_session(effective, arguments.duration, show)
+    return 0
+
+
+def _control(arguments: argparse.Namespace) -> tuple[Path, float]:
+    """Return the state directory and STOP_TIMEOUT_S; a broken settings file must not keep anybody from stopping a bot."""
+    from tradingbot.io.overrides import find_home
+
+    try:
+        effective = _settings(arguments, overrides=True)
+    except SettingsError as error:
+        folder = find_home(arguments.home, os.environ, Path.cwd()).path / (arguments.state or "state")
+        _complain(f"warning: {error}; going on with {folder}")
+        return folder, 20.0
+    return effective.state_dir, effective.settings.STOP_TIMEOUT_S
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from tradingbot.ops.control import read_status
+
+    status = read_status(_control(arguments)[0])
+    if arguments.json:
+        _print_json(status)
+        return 0
+    from rich.console import Console
+
+    from tradingbot.ui.dashboard import render
+
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    console.print(render(status, console.width))
+    return 0
+
+
+def _stop(arguments: argparse.Namespace) -> int:
+    from tradingbot.ops.control import stop
+
+    pid = stop(*_control(arguments))
+    _answer(arguments, {"stopped": pid}, f"stopped process {pid}")
+    return 0
+
+
+def _kill(arguments: argparse.Namespace) -> int:
+    from tradingbot.ops.control import kill
+
+    kill(_control(arguments)[0], arguments.why)
+    _answer(arguments, {"killed": True, "why": arguments.why}, f"kill switch on: {arguments.why}")
+    return 0
+
+
+def _arm(arguments: argparse.Namespace) -> int:
+    from tradingbot.ops.control import arm
+
+    was_on = arm(_control(arguments)[0])
+    _answer(arguments, {"killed": False, "was": was_on}, "kill switch off" if was_on else "the kill switch was off")
+    return 0
+
+
+def _answer(arguments: argparse.Namespace, document: dict[str, Any], text: str) -> None:
+    if arguments.json:
+        _print_json(document)
+    else:
+        _print(text)
 
 
 def _exchange(arguments: argparse.Namespace) -> int:

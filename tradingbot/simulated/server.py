@@ -19,6 +19,7 @@ from tradingbot.simulated.streams import MarketStream, UserStream
 __all__ = ["ExchangeServer"]
 
 PUMP_S = 0.02  # how often due events are looked for
+BURST = 32  # events sent before others have their turn
 MAX_BODY_BYTES = 64 * 1024
 
 
@@ -31,7 +32,7 @@ class ExchangeServer:
     """
 
     def __init__(self, core: Core, clock: Callable[[], int], memory: Path | None = None) -> None:
-        self.core, self._clock, self._memory = core, clock, memory
+        self.core, self.now_ms, self._memory = core, clock, memory
         self.port = 0
         self._runner: web.AppRunner | None = None
         self._users: dict[web.WebSocketResponse, UserStream] = {}
@@ -91,7 +92,7 @@ class ExchangeServer:
     async def _http(self, request: web.Request) -> web.StreamResponse:
         body = (await request.read()).decode("utf-8", "replace")
         asked = Request(request.method, request.path, request.rel_url.raw_query_string, body, dict(request.headers))
-        answer = self.core.handle(asked, self._clock())
+        answer = self.core.handle(asked, self.now_ms())
         if request.method != "GET":
             self._keep()
         await self._tell_users()
@@ -105,7 +106,7 @@ class ExchangeServer:
         try:
             async for message in socket:
                 if message.type is WSMsgType.TEXT:
-                    await socket.send_str(stream.receive(message.data, self._clock()).decode())
+                    await socket.send_str(stream.receive(message.data, self.now_ms()).decode())
         finally:
             pump.cancel()
             with contextlib.suppress(asyncio.CancelledError, ConnectionError):
@@ -114,8 +115,10 @@ class ExchangeServer:
 
     async def _pump_market(self, socket: web.WebSocketResponse, stream: MarketStream) -> None:
         while not socket.closed:
-            for event in stream.due(self._clock()):
+            for place, event in enumerate(stream.due(self.now_ms())):
                 await socket.send_str(event.decode())
+                if place % BURST == BURST - 1:
+                    await asyncio.sleep(0)  # a flood must not keep everybody else waiting
             await asyncio.sleep(PUMP_S)
 
     async def _user_socket(self, request: web.Request) -> web.StreamResponse:
@@ -133,7 +136,7 @@ class ExchangeServer:
     async def _pump_user_data(self) -> None:
         while True:
             await asyncio.sleep(5 * PUMP_S)
-            self.core.advance(self._clock())
+            self.core.advance(self.now_ms())
             await self._tell_users()
 
     async def _tell_users(self) -> None:
@@ -156,7 +159,7 @@ class ExchangeServer:
         partial = self._memory.with_suffix(".tmp")
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(orjson.dumps({"v": 1, "now_ms": self._clock(), "account": account}))
+            file.write(orjson.dumps({"v": 1, "now_ms": self.now_ms(), "account": account}))
             file.flush()
             os.fsync(file.fileno())
         partial.replace(self._memory)

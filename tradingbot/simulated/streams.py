@@ -13,7 +13,7 @@ from tradingbot.simulated.core import Core
 __all__ = ["MarketStream", "UserStream"]
 
 TICKER_MS = 1000
-MAX_BEHIND = 1000  # updates; who asks later has lost what is older
+MAX_BEHIND = 200  # updates of a symbol; who asks later has lost what is older
 
 
 class MarketStream:

@@ -1,0 +1,107 @@
+"""Files of the state directory: written whole or not at all, one bot a directory, stamped with what it belongs to."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+from tradingbot.errors import StateError, Unrecoverable
+
+__all__ = ["LockHeldError", "StateLock", "check_stamp", "lock_owner", "write_atomic"]
+
+SCHEMA = 1
+
+
+class LockHeldError(Unrecoverable):
+    """Say whose state directory it is."""
+
+    exit_code = 3
+
+
+def write_atomic(path: Path, text: bytes, durable: bool = True) -> None:
+    """Write a file whole: beside it as .tmp, then renamed, mode 0600. After a crash the old or the new one is there.
+
+    With `durable` also after a power loss: file and folder are flushed to the disk.
+    """
+    partial = path.with_name(path.name + ".tmp")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(text)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+    partial.replace(path)
+    if durable:
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+class StateLock:
+    """Hold the lock of a state directory while in use; raise LockHeldError, at once, if another bot holds it."""
+
+    def __init__(self, state_dir: Path, started_ms: int) -> None:
+        self._path, self._started_ms = state_dir / "lock", started_ms
+        self._descriptor = -1
+
+    def __enter__(self) -> StateLock:
+        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._descriptor)
+            owner = lock_owner(self._path.parent) or {}
+            who = f"process {owner.get('pid', '?')} on {owner.get('host', '?')}"
+            raise LockHeldError(f"{self._path.parent} is in use by {who}: stop it, or name another --state") from None
+        owner = {"pid": os.getpid(), "host": socket.gethostname(), "started_ms": self._started_ms}
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, json.dumps(owner).encode(), 0)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.ftruncate(self._descriptor, 0)
+        os.close(self._descriptor)
+
+
+def lock_owner(state_dir: Path) -> dict[str, Any] | None:
+    """Return who holds the lock of a state directory, None where nobody does."""
+    try:
+        descriptor = os.open(state_dir / "lock", os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        with contextlib.suppress(ValueError):
+            owner = json.loads(os.read(descriptor, 4096) or b"{}")
+            return owner if isinstance(owner, dict) else {}
+        return {}
+    else:
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def check_stamp(state_dir: Path, exchange: str, trading_mode: str) -> None:
+    """Stamp a state directory at its first start; raise StateError where it belongs to another exchange or schema."""
+    path = state_dir / "stamp.json"
+    if not path.exists():
+        stamp = {"v": SCHEMA, "exchange": exchange, "trading_mode": trading_mode}
+        write_atomic(path, json.dumps(stamp).encode())
+        return
+    try:
+        stamp = json.loads(path.read_bytes())
+        found, schema = stamp["exchange"], stamp["v"]
+    except (ValueError, KeyError, TypeError):
+        raise StateError(f"{path} is damaged: mend it, or begin with another --state") from None
+    if schema != SCHEMA:
+        raise StateError(f"{state_dir} is of schema {schema}, this version writes {SCHEMA}")
+    if found != exchange:
+        raise StateError(f"{state_dir} belongs to {found}, not to {exchange}: name another --state")

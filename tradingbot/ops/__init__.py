@@ -1,0 +1,1 @@
+"""Floor 6: tools for the person who runs a bot."""

@@ -1,0 +1,110 @@
+"""status.json: what the bot is and sees now, for every other process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import time
+from typing import TYPE_CHECKING, Any
+
+from tradingbot import __version__
+from tradingbot.config import FLAGS, fingerprint
+from tradingbot.engine.state import NO_TICK_MS
+from tradingbot.io.overrides import OVERRIDES_NAME, Effective
+
+if TYPE_CHECKING:
+    from tradingbot.services.session import Session
+
+__all__ = ["make_status"]
+
+
+def make_status(session: Session, effective: Effective, now_ms: int) -> dict[str, Any]:
+    """Return the status of a session at `now_ms`, the session's own time; ages are real seconds."""
+    settings, data, engine = session.settings, session.market_data, session.engine
+    loop_s = asyncio.get_running_loop().time()
+    symbols = [_symbol(session, symbol, now_ms, loop_s) for symbol in (data.symbols if data is not None else [])]
+    ages = [row["age_s"] for row in symbols if row["age_s"] is not None]
+    fresh = sum(age <= settings.WATCHDOG_S for age in ages)
+    held_s = 0.0 if data is None else data.held_back_until_s - loop_s
+    return {
+        "v": 1,
+        "bot": {
+            "sid": session.sid,
+            "pid": os.getpid(),
+            "version": __version__,
+            "mode": settings.TRADING_MODE if settings.GLOBAL_TRADING else "observe",
+            "exchange": settings.EXCHANGE,
+            "started_ms": session.started_ms,
+            "uptime_s": round(time.time() - session.started_ms / 1000, 1),
+            "state": session.state,
+        },
+        "time_ms": now_ms,
+        "flags": {name: getattr(settings, name) for name in FLAGS},
+        "overrides": [
+            {"key": name, "value": getattr(settings, name)}
+            for name, source in effective.sources.items()
+            if source == OVERRIDES_NAME
+        ],
+        "settings_fingerprint": fingerprint(settings),
+        "symbols": symbols,
+        "data": {
+            "mode": "starting" if data is None else data.mode,
+            "fresh": fresh,
+            "stale": len(symbols) - fresh,
+            "oldest_s": max(ages, default=None),
+            "ticks": 0 if data is None else data.ticks,
+            "rejected": {} if data is None else dict(sorted(data.rejected.items())),
+            "held_back_until_ms": now_ms + int(held_s * 1000) if held_s > 0 else None,
+        },
+        "streams": {},
+        "disk": {"free_mb": shutil.disk_usage(effective.state_dir).free // 1_000_000, "hours_left": None},
+        "warm_start": {"kind": "cold", "symbols": 0, "ticks": 0, "ms": {}},
+        "positions": [
+            {"symbol": p.symbol, "decision_id": p.decision_id, "entry_ms": p.entry_ms, "entry": p.entry, "qty": p.qty}
+            for p in (engine.portfolio.positions.values() if engine is not None else ())
+        ],
+        "decisions": list(session.signals.decisions),
+        "errors": list(session.errors),
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 1)
+
+
+def _symbol(session: Session, symbol: str, now_ms: int, loop_s: float) -> dict[str, Any]:
+    data, engine = session.market_data, session.engine
+    assert data is not None
+    assert engine is not None
+    heard_s = data.accepted_s.get(symbol)
+    retry = data.retries.get(symbol)
+    row: dict[str, Any] = {
+        "symbol": symbol, "last": None, "bid": None, "ask": None, "spread_pct": None, "drop_pct": None,
+        "reference": None, "reference_source": engine.rules.source.value, "anchor_age_s": None, "anchor_cause": None,
+        "threshold": None, "to_trigger_pct": None, "armed": True,
+        "age_s": None if heard_s is None else round(loop_s - heard_s, 1), "state": "waiting", "retry": None,
+        "triggers": session.signals.triggers_by_symbol.get(symbol, 0),
+        "ticks_per_min": _rounded(data.ticks_per_min(symbol)),
+        "rejected": data.rejected_by_symbol[symbol],
+    }  # fmt: skip
+    state = engine.states.get(symbol)
+    if state is not None and state.ts_ms != NO_TICK_MS:
+        rules = engine.rules
+        reference = rules.reference(state)
+        threshold = reference * rules.value * rules.zone
+        row |= {
+            "last": state.last, "bid": state.bid, "ask": state.ask, "reference": reference, "threshold": threshold,
+            "drop_pct": (state.last / reference - 1) * 100, "to_trigger_pct": (threshold / state.last - 1) * 100,
+            "armed": state.armed, "state": "held" if state.position else "armed" if state.armed else "triggered",
+        }  # fmt: skip
+        if state.bid is not None and state.ask is not None:
+            row["spread_pct"] = (state.ask - state.bid) / ((state.ask + state.bid) / 2) * 100
+        if state.anchor is not None and rules.uses_anchor:
+            row["anchor_age_s"] = round((now_ms - state.anchor.set_ms) / 1000, 1)
+            row["anchor_cause"] = state.anchor.cause
+    if retry is not None:
+        wait_s = max(retry.next_s - loop_s, 0.0)
+        row["retry"] = {"attempts": retry.attempts, "in_s": round(wait_s, 1), "error": retry.error[:120]}
+        row["state"] = f"backoff {retry.attempts}"
+    return row
