@@ -237,7 +237,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _control(arguments: argparse.Namespace) -> tuple[Path, float]:
-    """Return the state directory and STOP_TIMEOUT_S; a broken settings file must not keep anybody from stopping a bot."""
+    """Return state directory and STOP_TIMEOUT_S; broken settings must not keep anybody from stopping a bot."""
     from tradingbot.io.overrides import find_home
 
     try:

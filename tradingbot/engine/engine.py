@@ -99,11 +99,6 @@ class Engine:
         """Return what is known of each symbol; to be read, never changed."""
         return self._states
 
-    @property
-    def windows(self) -> RollingWindowManager:
-        """Return the rolling windows; to be read, never changed."""
-        return self._windows
-
     def load_anchors(self, saved: Mapping[str, SavedAnchor], now_ms: int) -> dict[str, str]:
         """Take in persisted anchors at a cold start; return those discarded, by symbol, each with why."""
         loaded, discarded = self._rules.anchors.load(saved, now_ms)
