@@ -344,3 +344,12 @@ def test_an_amount_step_that_is_none_is_refused() -> None:
     """A step of 0 would divide by it at the first fill."""
     with pytest.raises(ValueError, match="amount step"):
         Engine(make_settings({}), {S: 0.0})
+
+
+def test_a_symbol_cools_down_in_its_own_time() -> None:
+    """Another symbol whose clock is ahead shortens no cooldown: rules of one symbol use that symbol's ticks."""
+    bot = trading(MAX_LOSSES_IN_ROW=9)
+    lose(bot, 0)
+    feed(bot, (2000, 50.0), symbol="ETH/USDT")
+    assert bot.now_ms == T + 2_000_000
+    assert reasons_after(bot, (60, 100.0), (61, 98.0)) == ("cooldown",)
