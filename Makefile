@@ -1,6 +1,11 @@
-# make run    set up and run the main job          make check   ruff, strict typing, layers
-# make test   set up and run every test            make bench   figures, as ratios measured in one run
-# make system install the Debian packages that tests need (as root; elsewhere: print them)
+# make run     set up, replay a synthetic crash with paper orders
+# make test    set up, check and test everything
+# make check   ruff, strict typing, layers
+# make bench   figures, as ratios measured in one run
+# make system  install the Debian packages that tests need (as root; elsewhere: say which)
+# make lock    resolve the lock files anew
+# make docs    write docs/SETTINGS.md from the settings
+# make clean   remove what make has made
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PY := .venv/bin/python
 SYSTEM_PACKAGES :=
@@ -10,7 +15,7 @@ PYTEST_ARGS ?=
 .PHONY: help run test check bench system lock docs clean
 
 help:
-	@sed -n 's/^# make /make /p; s/^.*          make check/make check/p' Makefile
+	@sed -n 's/^# make /make /p' Makefile
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: set PYTHON=/path/to/python3.11"; exit 2; }

@@ -12,6 +12,8 @@ from tradingbot import __version__
 from tradingbot.config import FLAGS, fingerprint
 from tradingbot.engine.state import NO_TICK_MS
 from tradingbot.io.overrides import OVERRIDES_NAME, Effective
+from tradingbot.market.drop_triggers import drop_pct, threshold
+from tradingbot.market.ticker import spread_bps
 
 if TYPE_CHECKING:
     from tradingbot.services.session import Session
@@ -92,14 +94,14 @@ def _symbol(session: Session, symbol: str, now_ms: int, loop_s: float) -> dict[s
     if state is not None and state.ts_ms != NO_TICK_MS:
         rules = engine.rules
         reference = rules.reference(state)
-        threshold = reference * rules.value * rules.zone
+        limit = threshold(reference, rules.value, rules.zone)
         row |= {
-            "last": state.last, "bid": state.bid, "ask": state.ask, "reference": reference, "threshold": threshold,
-            "drop_pct": (state.last / reference - 1) * 100, "to_trigger_pct": (threshold / state.last - 1) * 100,
+            "last": state.last, "bid": state.bid, "ask": state.ask, "reference": reference, "threshold": limit,
+            "drop_pct": drop_pct(state.last, reference), "to_trigger_pct": drop_pct(limit, state.last),
             "armed": state.armed, "state": "held" if state.position else "armed" if state.armed else "triggered",
         }  # fmt: skip
         if state.bid is not None and state.ask is not None:
-            row["spread_pct"] = (state.ask - state.bid) / ((state.ask + state.bid) / 2) * 100
+            row["spread_pct"] = spread_bps(state.bid, state.ask) / 100
         if state.anchor is not None and rules.uses_anchor:
             row["anchor_age_s"] = round((now_ms - state.anchor.set_ms) / 1000, 1)
             row["anchor_cause"] = state.anchor.cause
