@@ -59,13 +59,15 @@ def status_of(home: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """Give the home of a bot that ran for a few seconds through an hour of market, and what it said."""
+    """Give the home of a bot that ran for a few seconds through minutes of market, and what it said."""
     home = tmp_path_factory.mktemp("home")
     words = (
         "--duration",
-        "9",
+        "15",
         "--set",
-        "EMBEDDED_SPEED=300",
+        "DROP_TRIGGER_VALUE=0.9985",
+        "--set",
+        "EMBEDDED_SPEED=40",
         "--set",
         "GLOBAL_TRADING=true",
         "--set",
@@ -112,7 +114,7 @@ def test_the_status_file_has_what_others_rely_on(ended: tuple[Path, subprocess.C
     for row in status["symbols"]:
         assert row["ticks_per_min"] > 60
         assert row["bid"] < row["ask"]
-        assert row["threshold"] == pytest.approx(row["reference"] * 0.985)
+        assert row["threshold"] == pytest.approx(row["reference"] * 0.9985)
         assert row["reference_source"] == "anchor"
     assert not (home / "state" / "status.json.tmp").exists()
 
