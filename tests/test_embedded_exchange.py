@@ -269,7 +269,7 @@ def test_time_never_runs_back_over_a_restart(tmp_path: Path) -> None:
     """At a thousand times real time a restart goes on in the market's future, not in its past."""
 
     async def turn() -> tuple[int, int]:
-        server = make_exchange(make_settings({"EMBEDDED_SPEED": 1000, "EMBEDDED_SYMBOLS": 1}), tmp_path, "k", "s")
+        server, _ = make_exchange(make_settings({"EMBEDDED_SPEED": 1000, "EMBEDDED_SYMBOLS": 1}), tmp_path, "k", "s")
         async with server, aiohttp.ClientSession() as session:
             times = []
             for _ in range(2):

@@ -144,6 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     exchange.add_argument("--port", type=int, default=0, metavar="N", help="port on 127.0.0.1 (0: a free one)")
     exchange.add_argument("--api-key", default="key", metavar="K", help="the key it accepts (key)")
+    exchange.add_argument("--faults", metavar="FILE", help="a script of faults to play (docs/FAULTS.md)")
     exchange.add_argument("--api-secret", default="secret", metavar="S", help="the secret it accepts (secret)")
     return parser
 
@@ -298,13 +299,17 @@ def _answer(arguments: argparse.Namespace, document: dict[str, Any], text: str) 
 
 def _exchange(arguments: argparse.Namespace) -> int:
     import asyncio
+    import logging
 
     from tradingbot.services.embedded import make_exchange, serve
+    from tradingbot.simulated.faults import Faults, read_faults
 
     effective = _settings(arguments, overrides=True)
-    server = make_exchange(effective.settings, effective.state_dir, arguments.api_key, arguments.api_secret)
+    faults = read_faults(Path(arguments.faults)) if arguments.faults else Faults()
+    server, _ = make_exchange(effective.settings, effective.state_dir, arguments.api_key, arguments.api_secret, faults)
     if not 0 <= arguments.port < 65536:
         raise UsageError(f"--port {arguments.port} is no port: 0 to 65535")
+    logging.basicConfig(format="%(message)s")
     asyncio.run(serve(server, arguments.port, lambda url: print(f"READY {url}", flush=True)))
     return 0
 

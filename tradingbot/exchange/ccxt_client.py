@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 import ccxt
@@ -23,7 +26,7 @@ from tradingbot.exchange.feeds import BinanceTap, can_tap, tapped
 from tradingbot.exchange.protocol import Abilities, MarketFacts
 from tradingbot.market.ticker import Ticker
 
-__all__ = ["CcxtExchange", "map_error"]
+__all__ = ["CcxtExchange", "map_error", "retry_after_s"]
 
 Answer = TypeVar("Answer")
 DEFAULT_RETRY_AFTER_S = 60.0
@@ -86,6 +89,9 @@ class CcxtExchange:
 
     async def load(self) -> dict[str, MarketFacts]:
         """Return the spot markets by symbol."""
+        self._ccxt.open()
+        if hasattr(self._ccxt.session, "_retry_connection"):  # aiohttp repeats a GET after a reset, and says nothing
+            self._ccxt.session._retry_connection = False
         markets = await self._ask(self._ccxt.load_markets(True))
         return {
             symbol: MarketFacts(
@@ -103,7 +109,28 @@ class CcxtExchange:
             if not isinstance(rows, dict):
                 raise BadAnswerError("the answer to fetch_tickers is no table")
             return [self._ticker(symbol, rows[symbol]) for symbol in symbols if isinstance(rows.get(symbol), dict)]
-        return [self._ticker(symbol, await self._ask(self._ccxt.fetch_ticker(symbol))) for symbol in symbols]
+        return await self._one_by_one(symbols)
+
+    async def _one_by_one(self, symbols: Sequence[str]) -> list[Ticker]:
+        found: list[Ticker] = []
+        trouble: ExchangeTroubleError | None = None
+        for symbol in symbols:
+            try:
+                found.append(self._ticker(symbol, await self._ask(self._ccxt.fetch_ticker(symbol))))
+            except HeldBackError:
+                raise
+            except ExchangeTroubleError as error:  # one symbol's trouble is its own
+                trouble = error
+        if trouble is not None and not found:
+            raise trouble
+        return found
+
+    async def time_ms(self) -> int | None:
+        """Return the exchange's time in milliseconds, None where it tells none."""
+        if not self._ccxt.has.get("fetchTime"):
+            return None
+        answer = await self._ask(self._ccxt.fetch_time())
+        return answer if isinstance(answer, int) else None
 
     async def watch(self, symbols: Sequence[str], deliver: Callable[[Ticker], None]) -> None:
         """Deliver every update until the connection breaks."""
@@ -146,8 +173,7 @@ class CcxtExchange:
         try:
             return await asyncio.wait_for(request, self._timeout_s + 0.25)
         except Exception as error:  # noqa: BLE001  (every failure of ccxt, mapped once)
-            retry_after = (self._ccxt.last_response_headers or {}).get("Retry-After")
-            raise map_error(error, retry_after) from None
+            raise map_error(error, self._ccxt.last_response_headers) from None
 
     def _ticker(self, symbol: str, row: dict[str, Any]) -> Ticker:
         recv_ms = self._now_ms()
@@ -162,17 +188,21 @@ class CcxtExchange:
         )  # fmt: skip
 
 
-def map_error(error: BaseException, retry_after: str | None = None) -> ExchangeTroubleError | RefusedByExchangeError:
-    """Return our error for one of ccxt's, or of the network's; its text carries no secret."""
+def map_error(
+    error: BaseException, headers: Mapping[str, str] | None = None
+) -> ExchangeTroubleError | RefusedByExchangeError:
+    """Return our error for one of ccxt's, or of the network's; its text carries no secret.
+
+    `headers` are those of the last answer: a 429 or 418 says in them for how long it wants to be left alone.
+    """
     text = redact(f"{type(error).__name__}: {error}")
     if isinstance(error, ExchangeTroubleError | RefusedByExchangeError):
         return error
+    handshake = error.args[0] if error.args else None  # of a stream: ccxt wraps what aiohttp raised
+    if getattr(handshake, "status", None) in (418, 429):
+        return HeldBackError(text, retry_after_s(getattr(handshake, "headers", None)))
     if isinstance(error, ccxt.DDoSProtection | ccxt.RateLimitExceeded):
-        try:
-            seconds = float(retry_after or DEFAULT_RETRY_AFTER_S)
-        except ValueError:
-            seconds = DEFAULT_RETRY_AFTER_S
-        return HeldBackError(text, seconds)
+        return HeldBackError(text, retry_after_s(headers))
     if isinstance(error, ccxt.InvalidNonce):
         return BadAnswerError(text)
     if isinstance(error, ccxt.AuthenticationError | ccxt.PermissionDenied):
@@ -182,6 +212,19 @@ def map_error(error: BaseException, retry_after: str | None = None) -> ExchangeT
     if isinstance(error, ccxt.NetworkError | asyncio.TimeoutError | OSError):
         return UnreachableError(text)
     return BadAnswerError(text)
+
+
+def retry_after_s(headers: Mapping[str, str] | None) -> float:
+    """Return the seconds that Retry-After names (RFC 9110, 10.2.3: a number of them, or a date), else a minute."""
+    text = {name.lower(): value for name, value in (headers or {}).items()}.get("retry-after", "")
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            seconds = (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
+        except (ValueError, TypeError):
+            seconds = DEFAULT_RETRY_AFTER_S
+    return max(seconds, 0.0) if math.isfinite(seconds) else DEFAULT_RETRY_AFTER_S
 
 
 def _addresses(kind: Any, url: str) -> dict[str, Any]:

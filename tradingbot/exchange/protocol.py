@@ -44,6 +44,9 @@ class Exchange(Protocol):
     async def tickers(self, symbols: Sequence[str]) -> list[Ticker]:
         """Return one ticker for each symbol that the exchange answered, in one batched call where it can."""
 
+    async def time_ms(self) -> int | None:
+        """Return the exchange's time in milliseconds, None where it tells none."""
+
     async def watch(self, symbols: Sequence[str], deliver: Callable[[Ticker], None]) -> None:
         """Deliver every update of books and tickers until the connection breaks; then raise ExchangeTroubleError."""
 

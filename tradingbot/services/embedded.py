@@ -1,37 +1,60 @@
-"""The embedded exchange put together from the settings: market, clock and memory."""
+"""The embedded exchange made from the settings (market, clock, memory), and one that runs elsewhere followed."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlsplit
 
+import aiohttp
 import orjson
 
 from tradingbot.config import Settings
 from tradingbot.errors import StateError, UsageError
-from tradingbot.services.clock import Clock
+from tradingbot.exchange.errors import UnreachableError
+from tradingbot.services.clock import Clock, wall_ms
 from tradingbot.simulated.core import Core
-from tradingbot.simulated.market import SyntheticMarket
+from tradingbot.simulated.faults import Faults
+from tradingbot.simulated.market import Market, SyntheticMarket
 from tradingbot.simulated.server import ExchangeServer
 
-__all__ = ["make_exchange", "serve"]
+__all__ = ["FollowedExchange", "make_core", "make_exchange", "serve"]
+
+FOLLOW_S = 5.0  # how often the time of an exchange that runs elsewhere is asked for
+APART_S = 0.25  # by how many real seconds the two clocks may part until then
 
 
-def make_exchange(settings: Settings, state_dir: Path, api_key: str, api_secret: str) -> ExchangeServer:
-    """Return the embedded exchange that the settings describe, not yet started.
+def make_core(settings: Settings, api_key: str, api_secret: str, faults: Faults | None = None) -> tuple[Core, int]:
+    """Return the embedded exchange without sockets, and the time at which its market begins.
+
+    Raises UsageError for an EMBEDDED_MARKET that is none.
+    """
+    market: Market
+    if settings.EMBEDDED_MARKET == "synthetic":
+        market, start_ms = SyntheticMarket(settings.EMBEDDED_SEED, settings.EMBEDDED_SYMBOLS), wall_ms()
+    else:
+        raise UsageError("EMBEDDED_MARKET plays only 'synthetic' in this version")
+    core = Core(market, api_key, api_secret, faults)
+    core.speed = settings.EMBEDDED_SPEED
+    return core, start_ms
+
+
+def make_exchange(
+    settings: Settings, state_dir: Path, api_key: str, api_secret: str, faults: Faults | None = None
+) -> tuple[ExchangeServer, Clock]:
+    """Return the embedded exchange that the settings describe, not yet started, and its clock.
 
     Its account and time are kept in `state_dir`, so that neither runs back over a restart. Raises UsageError for a
     market that is none, StateError where the file is damaged.
     """
-    if settings.EMBEDDED_MARKET != "synthetic":
-        raise UsageError("EMBEDDED_MARKET plays only 'synthetic' in this version")
     state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     memory = state_dir / "exchange.json"
-    core = Core(SyntheticMarket(settings.EMBEDDED_SEED, settings.EMBEDDED_SYMBOLS), api_key, api_secret)
-    start_ms = int(time.time() * 1000)
+    core, start_ms = make_core(settings, api_key, api_secret, faults)
     if memory.exists():
         try:
             record = orjson.loads(memory.read_bytes())
@@ -40,7 +63,9 @@ def make_exchange(settings: Settings, state_dir: Path, api_key: str, api_secret:
         except (ValueError, KeyError, TypeError, ArithmeticError) as error:
             why = f"{type(error).__name__}: {error}"
             raise StateError(f"{memory} is damaged ({why}): move it aside to begin with a new account") from None
-    return ExchangeServer(core, Clock(settings.EMBEDDED_SPEED, start_ms).now_ms, memory)
+    core.faults.began_ms = start_ms
+    clock = Clock(settings.EMBEDDED_SPEED, start_ms)
+    return ExchangeServer(core, clock.now_ms, memory), clock
 
 
 async def serve(server: ExchangeServer, port: int, ready: Callable[[str], None]) -> None:
@@ -55,3 +80,55 @@ async def serve(server: ExchangeServer, port: int, ready: Callable[[str], None])
         await stop.wait()
     finally:
         await server.stop()
+
+
+class FollowedExchange:
+    """Follow the clock of an embedded exchange that runs in another process of this machine, while in use.
+
+    The clock begins at `not_before_ms` or later: where the exchange's is behind, it stands until that has caught up.
+    Raises UsageError for an address that is not on this machine, UnreachableError on entering where nobody answers.
+    """
+
+    def __init__(self, url: str, timeout_s: float, not_before_ms: int) -> None:
+        parts = urlsplit(url)
+        if parts.scheme != "http" or parts.hostname not in ("127.0.0.1", "localhost") or parts.port is None:
+            raise UsageError(f"EMBEDDED_URL = {url} is no address on this machine, as http://127.0.0.1:18080 is")
+        self.url = f"http://{parts.hostname}:{parts.port}"
+        self.clock = Clock(1.0, not_before_ms)
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(timeout=self._timeout)
+        try:
+            await self._look()
+        except BaseException:
+            await self._session.close()
+            raise
+        self._task = asyncio.create_task(self._follow())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        await self._session.close()
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(FOLLOW_S)
+            with contextlib.suppress(UnreachableError):  # whoever asks it for prices says so
+                await self._look()
+
+    async def _look(self) -> None:
+        try:
+            async with self._session.get(self.url + "/api/v3/time") as answer:
+                facts = await answer.json(content_type=None)
+                now, speed = int(facts["serverTime"]), float(facts["speed"])
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError, TypeError) as error:
+            raise UnreachableError(f"EMBEDDED_URL = {self.url}: {type(error).__name__}: {error}") from None
+        if speed != self.clock.speed or abs(now - self.clock.now_ms()) > APART_S * 1000 * speed:
+            self.clock.follow(now, speed)

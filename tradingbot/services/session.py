@@ -9,79 +9,90 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 import orjson
-from tenacity import (
-    AsyncRetrying,
-    retry_if_exception_type,
-    stop_after_attempt,
-    stop_after_delay,
-    wait_random_exponential,
-)
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, stop_after_delay, wait_random_exponential
 
 from tradingbot import __version__
 from tradingbot.config import Settings, fingerprint
 from tradingbot.engine.engine import Engine
-from tradingbot.engine.events import Condition, ConditionName, Rejected
+from tradingbot.engine.events import ClockStep, Condition, ConditionName, Parked, Rejected
 from tradingbot.errors import UsageError
-from tradingbot.exchange.ccxt_client import CcxtExchange
-from tradingbot.exchange.errors import ExchangeTroubleError, NoExchangeError
+from tradingbot.exchange.errors import ExchangeTroubleError, HeldBackError, NoExchangeError
 from tradingbot.exchange.protocol import Exchange, MarketFacts
 from tradingbot.io.overrides import Effective
 from tradingbot.io.state_files import StateLock, check_stamp, write_atomic
+from tradingbot.market.guards import RejectReason
 from tradingbot.market.ticker import Ticker
 from tradingbot.services.buy_signals import BuySignalService
-from tradingbot.services.clock import Clock
-from tradingbot.services.embedded import make_exchange
+from tradingbot.services.clock import Clock, StepWatch, wall_ms
+from tradingbot.services.connect import Connect, connect
+from tradingbot.services.listings import Listings
 from tradingbot.services.market_data import MarketData
-from tradingbot.services.status import make_status
+from tradingbot.services.status import LastStatus, last_status, make_status
 from tradingbot.services.universe import choose_symbols
-from tradingbot.simulated.server import ExchangeServer
 
 __all__ = ["Session", "run_session"]
 
+Answer = TypeVar("Answer")
 
 log = logging.getLogger(__name__)
 
 STATUS_S = 1.0
 FIRST_HEARTBEAT_S = 2.0  # after the first ticker, at most
 START_ATTEMPTS, START_S = 5, 40
+WRONG_CLOCK_MS = 1000
 
 
 class _Errors(logging.Handler):
     """Keep the last warnings and errors for status.json."""
 
-    def __init__(self, kept: deque[dict[str, Any]]) -> None:
+    def __init__(self, kept: deque[dict[str, Any]], now_ms: Callable[[], int]) -> None:
         super().__init__(logging.WARNING)
-        self._kept = kept
+        self._kept, self._now_ms = kept, now_ms
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._kept.append(
-            {"time_ms": int(record.created * 1000), "level": record.levelname, "text": record.getMessage()[:300]}
-        )
+        self._kept.append({"time_ms": self._now_ms(), "level": record.levelname, "text": record.getMessage()[:300]})
 
 
 class Session:
     """Run one bot over one state directory, from its start to its end.
 
-    `show` is given every status as it is written, for a dashboard.
+    `show` is given every status as it is written, for a dashboard. `connect` gives it its exchange and clock, `wall_ms`
+    the wall clock, `monotonic` the seconds that tell when the wall clock was set; `status_s` is how often status.json
+    is written. `sid` names the session.
     """
 
-    def __init__(self, effective: Effective, show: Callable[[dict[str, Any]], None] | None = None) -> None:
-        self._effective, self._show = effective, show
+    def __init__(
+        self,
+        effective: Effective,
+        show: Callable[[dict[str, Any]], None] | None = None,
+        connect: Connect = connect,
+        wall_ms: Callable[[], int] = wall_ms,
+        monotonic: Callable[[], float] = time.monotonic,
+        status_s: float = STATUS_S,
+        sid: str | None = None,
+    ) -> None:
+        self._effective, self._show, self._connect, self.wall_ms = effective, show, connect, wall_ms
+        self._status_s = status_s
         self.settings: Settings = effective.settings
-        self.started_ms = int(time.time() * 1000)
-        self.sid = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self.started_ms / 1000)) + f"-{os.getpid()}"
+        self.started_ms = wall_ms()
+        began = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self.started_ms / 1000))
+        self.sid = sid or f"{began}-{os.getpid()}"
         self.state = "starting"
         self.errors: deque[dict[str, Any]] = deque(maxlen=20)
         self.signals = BuySignalService()
         self.engine: Engine | None = None
         self.market_data: MarketData | None = None
-        self._now_ms: Callable[[], int] = Clock().now_ms
+        self.listings: Listings | None = None
+        self.held_back_until_s = 0.0  # at the start; later market data knows it
+        self.clock = Clock()
+        self.began_s = 0.0
+        self._before = LastStatus()
+        self._steps = StepWatch(wall_ms, monotonic)
         self._stop = asyncio.Event()
-        self._heartbeats = 0
 
     async def run(self, duration_s: float | None) -> None:
         """Run until `duration_s` is over or somebody stops it."""
@@ -91,59 +102,118 @@ class Session:
             check_stamp(state_dir, self.settings.EXCHANGE, self.settings.TRADING_MODE)
             if self.settings.GLOBAL_TRADING and self.settings.TRADING_MODE == "live":
                 raise UsageError("this version places no live orders: set TRADING_MODE = paper, or GLOBAL_TRADING off")
-            errors = _Errors(self.errors)
+            self._remember(last_status(state_dir))
+            errors = _Errors(self.errors, self.wall_ms)
             logging.getLogger("tradingbot").addHandler(errors)
             loop = asyncio.get_running_loop()
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(number, self._stop.set)
-            async with contextlib.AsyncExitStack() as stack:
-                exchange = await self._connect(stack)
-                await self._start(exchange)
-                await self._loop(duration_s)
-            self.state = "stopping"
-            self._write_status()
-            log.info("stopped sid=%s", self.sid)
-            logging.getLogger("tradingbot").removeHandler(errors)
+            try:
+                async with contextlib.AsyncExitStack() as stack:
+                    await self._loop(duration_s, stack)
+                self.state = "stopping"
+                self._write_status()
+                log.info("stopped sid=%s", self.sid)
+            finally:
+                logging.getLogger("tradingbot").removeHandler(errors)
 
-    async def _connect(self, stack: contextlib.AsyncExitStack) -> Exchange:
-        settings = self.settings
-        url: str | None = None
-        if settings.EXCHANGE == "embedded":
-            if settings.EMBEDDED_URL:
-                raise UsageError("EMBEDDED_URL is not followed in this version: leave it empty")
-            server: ExchangeServer = make_exchange(settings, self._effective.state_dir, "key", "secret")
-            await stack.enter_async_context(server)
-            url, self._now_ms = server.url, server.now_ms
-            log.info("embedded exchange at %s", url)
-        exchange = CcxtExchange(settings.EXCHANGE, self._now_ms, settings.REQUEST_TIMEOUT_S, url)
-        stack.push_async_callback(exchange.close)
-        return exchange
+    def _remember(self, before: LastStatus) -> None:
+        """Go on from the last session's time and hold-back: until the exchange is asked, nothing better is known."""
+        self.began_s = asyncio.get_running_loop().time()
+        if before.exchange == self.settings.EXCHANGE:
+            self._before = before
+            if before.exchange == "embedded":
+                self.clock = Clock(1.0, max(before.time_ms, 1))
+            left_ms = before.held_back_until_ms - self.clock.now_ms()
+            self.held_back_until_s = self.began_s + left_ms / 1000
 
-    async def _start(self, exchange: Exchange) -> None:
-        markets: dict[str, MarketFacts] = {}
-        symbols: list[str] = []
-        try:
-            async for attempt in AsyncRetrying(
-                retry=retry_if_exception_type(ExchangeTroubleError),
-                stop=stop_after_attempt(START_ATTEMPTS) | stop_after_delay(START_S),
-                wait=wait_random_exponential(multiplier=self.settings.RETRY_BASE_S, max=10),
-                reraise=True,
-            ):
-                with attempt:
-                    markets = await exchange.load()
-                    symbols = await choose_symbols(exchange, markets, self.settings)
-        except ExchangeTroubleError as error:
-            raise NoExchangeError(f"{exchange.name} cannot be reached: {error}") from None
+    async def _work(self, stack: contextlib.AsyncExitStack) -> None:
+        """Connect, choose what to watch, and bring market data until cancelled."""
+        before = self._before
+        surroundings = await self._answered(
+            lambda: self._connect(self.settings, self._effective.state_dir, before.time_ms, stack),
+            self.settings.EMBEDDED_URL or self.settings.EXCHANGE,
+        )
+        exchange, self.clock = surroundings.exchange, surroundings.clock
+        if before.held_back_until_ms > self.clock.now_ms():
+            await self._hold_back((before.held_back_until_ms - self.clock.now_ms()) / 1000 / self.clock.speed)
+        markets = await self._answered(exchange.load, exchange.name)
+        symbols = await self._answered(lambda: choose_symbols(exchange, markets, self.settings), exchange.name)
+        await self._compare_clocks(exchange)
+        self._wire(exchange, markets, symbols)
+        assert self.market_data is not None
+        assert self.listings is not None
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.listings.run())
+            group.create_task(self.market_data.run())
+
+    def _wire(self, exchange: Exchange, markets: dict[str, MarketFacts], symbols: list[str]) -> None:
         steps = {symbol: step for symbol in symbols if (step := markets[symbol].amount_step) is not None}
-        self.engine = Engine(self.settings, steps)
-        self.market_data = MarketData(exchange, symbols, lambda: self.settings, self._deliver)
-        trading = "paper orders" if self.settings.GLOBAL_TRADING else "observing"
+        engine = self.engine = Engine(self.settings, steps)
+        data = self.market_data = MarketData(exchange, symbols, lambda: self.settings, self._deliver)
+        listings = self.listings = Listings(
+            exchange, data, markets,
+            lambda symbol: engine.states[symbol].last,
+            lambda symbol, why: self._take(Parked(symbol, why)),
+        )  # fmt: skip
+        data.unknown = listings.ask
         log.info(
-            "started sid=%s version=%s exchange=%s symbols=%d mode=%s fingerprint=%s",
-            self.sid, __version__, exchange.name, len(symbols), trading, fingerprint(self.settings),
+            "started sid=%s version=%s exchange=%s symbols=%d data=%s mode=%s fingerprint=%s",
+            self.sid, __version__, exchange.name, len(symbols), exchange.abilities.note.replace(" ", "_"),
+            "paper_orders" if self.settings.GLOBAL_TRADING else "observing", fingerprint(self.settings),
         )  # fmt: skip
         if self.settings.GLOBAL_TRADING:
             log.warning("paper positions live in memory only: they are lost at a restart")
+        self.state = "running"
+
+    async def _answered(self, request: Callable[[], Awaitable[Answer]], whom: str) -> Answer:
+        """Return the answer to a request of the start: tried again a few times, and after a hold-back when it is over.
+
+        Raises NoExchangeError.
+        """
+        while True:
+            try:
+                async for attempt in AsyncRetrying(
+                    retry=retry_if_exception(
+                        lambda e: isinstance(e, ExchangeTroubleError) and not isinstance(e, HeldBackError)
+                    ),
+                    stop=stop_after_attempt(START_ATTEMPTS) | stop_after_delay(START_S),
+                    wait=wait_random_exponential(multiplier=self.settings.RETRY_BASE_S, max=10),
+                    reraise=True,
+                ):
+                    with attempt:
+                        return await request()
+            except HeldBackError as error:
+                log.warning("%s", error)
+                await self._hold_back(error.retry_after_s)
+            except ExchangeTroubleError as error:
+                raise NoExchangeError(f"{whom} cannot be reached: {error}") from None
+
+    async def _hold_back(self, seconds: float) -> None:
+        self.held_back_until_s = asyncio.get_running_loop().time() + seconds
+        log.warning("held back for %.0f s: nothing is asked before that is over", seconds)
+        await asyncio.sleep(seconds)
+
+    async def _compare_clocks(self, exchange: Exchange) -> None:
+        """Say by how much this machine's clock is wrong, where the exchange tells its time."""
+        try:
+            asked = self.clock.now_ms()
+            theirs = await exchange.time_ms()
+            off_ms = 0 if theirs is None else (asked + self.clock.now_ms()) // 2 - theirs
+        except HeldBackError as error:
+            await self._hold_back(error.retry_after_s)
+            return
+        except ExchangeTroubleError as error:
+            log.warning("the time of %s is not known: %s", exchange.name, error)
+            return
+        if abs(off_ms) > WRONG_CLOCK_MS * self.clock.speed:
+            word = "ahead of" if off_ms > 0 else "behind"
+            log.warning("clock this machine is %.1f s %s %s: set its clock", abs(off_ms) / 1000, word, exchange.name)
+
+    def _take(self, event: Condition | Parked | ClockStep) -> None:
+        """Hand the engine an input that is no ticker."""
+        if self.engine is not None:
+            self.engine.process(event)
 
     def _deliver(self, ticker: Ticker) -> str | None:
         assert self.engine is not None
@@ -152,39 +222,48 @@ class Session:
             return None
         first = outputs[0]
         if isinstance(first, Rejected):
+            if first.reason == RejectReason.JUMP and self.listings is not None and ticker.last is not None:
+                self.listings.leapt(ticker.symbol, ticker.last)
             return first.reason
         self.signals.take(outputs)
         return None
 
-    async def _loop(self, duration_s: float | None) -> None:
-        assert self.market_data is not None
+    async def _loop(self, duration_s: float | None, stack: contextlib.AsyncExitStack) -> None:
         loop = asyncio.get_running_loop()
         end_s = None if duration_s is None else loop.time() + duration_s
-        feed = asyncio.create_task(self.market_data.run())
-        self.state = "running"
+        work = asyncio.create_task(self._work(stack))
         next_beat: float | None = None
         try:
             while not self._stop.is_set() and (end_s is None or loop.time() < end_s):
-                self._look_at_kill_switch()
+                self._look_around()
                 self._write_status()
-                if next_beat is None and self.market_data.ticks:
+                if next_beat is None and self.market_data is not None and self.market_data.ticks:
                     next_beat = loop.time() + FIRST_HEARTBEAT_S
                 if next_beat is not None and loop.time() >= next_beat:
                     next_beat = loop.time() + self.settings.HEARTBEAT_S
                     self._heartbeat()
-                if feed.done():
-                    feed.result()  # a defect, not trouble of the exchange: let it be seen
-                rest = STATUS_S if end_s is None else max(min(STATUS_S, end_s - loop.time()), 0)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._stop.wait(), rest)
+                rest = self._status_s if end_s is None else max(min(self._status_s, end_s - loop.time()), 0)
+                stopped = asyncio.ensure_future(self._stop.wait())
+                await asyncio.wait((work, stopped), timeout=rest, return_when=asyncio.FIRST_COMPLETED)
+                stopped.cancel()
+                if work.done():
+                    work.result()  # trouble at the start, or a defect: let it be seen
             self._heartbeat()
         finally:
-            feed.cancel()
+            work.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await feed
+                await work
 
-    def _look_at_kill_switch(self) -> None:
-        assert self.engine is not None
+    def _look_around(self) -> None:
+        """Look at what may change beside the market: kill switch, wall clock, symbols that fell silent."""
+        step_ms = self._steps.step_ms()
+        if step_ms:
+            log.warning("clock_step step_s=%+.1f: the clock was set, or the machine slept", step_ms / 1000)
+            self._take(ClockStep(step_ms))
+        if self.engine is None or self.market_data is None or self.listings is None:
+            return
+        if set(self.market_data.silent()) - set(self.listings.parked):
+            self.listings.ask()
         path = self._effective.state_dir / "KILL"
         why: str | None = None
         if path.exists():
@@ -192,13 +271,14 @@ class Session:
                 why = path.read_text(errors="replace").strip()[:200]
             why = why or "kill switch"
         if why != self.engine.conditions.get("killed"):
-            self.engine.process(Condition(ConditionName.KILLED, why))
+            self._take(Condition(ConditionName.KILLED, why))
             log.warning("kill switch %s", f"on: {why}" if why else "off")
         self.state = "killed" if why else "running"
 
     def _heartbeat(self) -> None:
         data = self.market_data
-        assert data is not None
+        if data is None:
+            return
         now = asyncio.get_running_loop().time()
         ages = [now - data.accepted_s[symbol] for symbol in data.symbols if symbol in data.accepted_s]
         fresh = sum(age <= self.settings.WATCHDOG_S for age in ages)
@@ -208,7 +288,7 @@ class Session:
         )  # fmt: skip
 
     def _write_status(self) -> None:
-        status = make_status(self, self._effective, self._now_ms())
+        status = make_status(self, self._effective, self.clock.now_ms())
         try:
             write_atomic(self._effective.state_dir / "status.json", orjson.dumps(status), durable=False)
         except OSError as error:

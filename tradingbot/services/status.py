@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import time
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import orjson
 
 from tradingbot import __version__
 from tradingbot.config import FLAGS, fingerprint
@@ -18,17 +21,37 @@ from tradingbot.market.ticker import spread_bps
 if TYPE_CHECKING:
     from tradingbot.services.session import Session
 
-__all__ = ["make_status"]
+__all__ = ["LastStatus", "last_status", "make_status"]
+
+
+@dataclass(frozen=True, slots=True)
+class LastStatus:
+    """Hold what the last session on a state directory left: its exchange, its time, and until when it was held back."""
+
+    exchange: str = ""
+    time_ms: int = 0
+    held_back_until_ms: int = 0
+
+
+def last_status(state_dir: Path) -> LastStatus:
+    """Return what status.json holds of the session before; nothing where it cannot be read."""
+    try:
+        status = orjson.loads((state_dir / "status.json").read_bytes())
+        until = status["data"]["held_back_until_ms"]
+        return LastStatus(str(status["bot"]["exchange"]), int(status["time_ms"]), int(until or 0))
+    except (OSError, ValueError, KeyError, TypeError):
+        return LastStatus()
 
 
 def make_status(session: Session, effective: Effective, now_ms: int) -> dict[str, Any]:
     """Return the status of a session at `now_ms`, the session's own time; ages are real seconds."""
     settings, data, engine = session.settings, session.market_data, session.engine
     loop_s = asyncio.get_running_loop().time()
-    symbols = [_symbol(session, symbol, now_ms, loop_s) for symbol in (data.symbols if data is not None else [])]
+    watched = [] if data is None else [*data.symbols, *data.dropped]
+    symbols = [_symbol(session, symbol, now_ms, loop_s) for symbol in watched]
     ages = [row["age_s"] for row in symbols if row["age_s"] is not None]
     fresh = sum(age <= settings.WATCHDOG_S for age in ages)
-    held_s = 0.0 if data is None else data.held_back_until_s - loop_s
+    held_s = (session.held_back_until_s if data is None else data.held_back_until_s) - loop_s
     return {
         "v": 1,
         "bot": {
@@ -38,7 +61,7 @@ def make_status(session: Session, effective: Effective, now_ms: int) -> dict[str
             "mode": settings.TRADING_MODE if settings.GLOBAL_TRADING else "observe",
             "exchange": settings.EXCHANGE,
             "started_ms": session.started_ms,
-            "uptime_s": round(time.time() - session.started_ms / 1000, 1),
+            "uptime_s": round(loop_s - session.began_s, 1),
             "state": session.state,
         },
         "time_ms": now_ms,
@@ -57,7 +80,7 @@ def make_status(session: Session, effective: Effective, now_ms: int) -> dict[str
             "oldest_s": max(ages, default=None),
             "ticks": 0 if data is None else data.ticks,
             "rejected": {} if data is None else dict(sorted(data.rejected.items())),
-            "held_back_until_ms": now_ms + int(held_s * 1000) if held_s > 0 else None,
+            "held_back_until_ms": now_ms + int(held_s * 1000 * session.clock.speed) if held_s > 0 else None,
         },
         "streams": {},
         "disk": {"free_mb": shutil.disk_usage(effective.state_dir).free // 1_000_000, "hours_left": None},
@@ -109,4 +132,6 @@ def _symbol(session: Session, symbol: str, now_ms: int, loop_s: float) -> dict[s
         wait_s = max(retry.next_s - loop_s, 0.0)
         row["retry"] = {"attempts": retry.attempts, "in_s": round(wait_s, 1), "error": retry.error[:120]}
         row["state"] = f"backoff {retry.attempts}"
+    if state is not None and state.parked is not None:
+        row["state"] = f"parked: {state.parked}"
     return row

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
@@ -13,6 +14,8 @@ from urllib.parse import parse_qsl
 import orjson
 
 from tradingbot.simulated import payloads
+from tradingbot.simulated.faults import WHOLE, Delivery, Fault, Faults
+from tradingbot.simulated.faulty_market import FaultyMarket
 from tradingbot.simulated.market import Market
 from tradingbot.simulated.matching import Account, Order, OrderRefusedError
 
@@ -20,6 +23,10 @@ __all__ = ["Core", "Request", "Response"]
 
 WEIGHT_LIMIT = 6000  # a minute
 MINUTE_MS = 60_000
+PREFIX = "/api/v3/"
+JSON = {"Content-Type": "application/json;charset=UTF-8"}
+HEARD = 10_000  # requests that are remembered
+REFUSING = frozenset({"status", "ban"})  # faults that keep a request from having any effect
 INTERVALS = {
     "1s": 1000, "1m": 60_000, "3m": 180_000, "5m": 300_000, "15m": 900_000, "30m": 1_800_000, "1h": 3_600_000,
     "2h": 7_200_000, "4h": 14_400_000, "6h": 21_600_000, "8h": 28_800_000, "12h": 43_200_000, "1d": 86_400_000,
@@ -39,11 +46,12 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """Hold one HTTP response; `body` is JSON."""
+    """Hold one HTTP response; `body` is JSON, unless a fault made it something else."""
 
     status: int
     body: bytes
     headers: dict[str, str]
+    delivery: Delivery = WHOLE
 
 
 class RefusedError(Exception):
@@ -61,8 +69,18 @@ class Core:
     that would place or cancel an order: an observing bot makes none.
     """
 
-    def __init__(self, market: Market, api_key: str = "key", api_secret: str = "secret") -> None:  # noqa: S107
-        self.market = market
+    def __init__(
+        self,
+        market: Market,
+        api_key: str = "key",
+        api_secret: str = "secret",  # noqa: S107
+        faults: Faults | None = None,
+    ) -> None:
+        self.faults = Faults() if faults is None else faults
+        self.market = market = FaultyMarket(market, self.faults) if self.faults else market
+        self.speed = 1.0  # of its clock, for whoever asks the time
+        self.heard: deque[tuple[int, str, int]] = deque(maxlen=HEARD)
+        self._now = 0
         self.account = Account(market, {"USDT": Decimal(10_000)})
         self.orders_seen = 0
         self._key, self._secret = api_key, api_secret
@@ -71,7 +89,7 @@ class Core:
         self._reports: list[dict[str, Any]] = []
         self._routes: dict[tuple[str, str], tuple[int, Callable[[dict[str, str], int], Any]]] = {
             ("GET", "ping"): (1, lambda _, __: {}),
-            ("GET", "time"): (1, lambda _, now: {"serverTime": now}),
+            ("GET", "time"): (1, lambda _, now: {"serverTime": now, "speed": self.speed}),
             ("GET", "exchangeInfo"): (20, self._exchange_info),
             ("GET", "ticker/24hr"): (2, self._tickers),
             ("GET", "ticker/bookTicker"): (2, self._books),
@@ -92,10 +110,27 @@ class Core:
 
     def handle(self, request: Request, now: int) -> Response:
         """Answer one request at `now`."""
+        what = f"{request.method} {request.path.removeprefix(PREFIX)}"
+        fault = self.faults.meets(what, now) if self.faults else None
+        response = self._refused(fault, now) if fault is not None and fault.does in REFUSING else None
+        if response is None:
+            response = self._answer(request, now)
+            if fault is not None:
+                status, body, headers, delivery = self.faults.answer(fault, response.status, response.body, now)
+                response = Response(status, body, response.headers | headers, delivery)
+        self.heard.append((now, what, response.status))
+        return response
+
+    def _refused(self, fault: Fault, now: int) -> Response:
+        """Return the refusal of a request that does not come through to the account."""
+        status, body, headers, delivery = self.faults.answer(fault, 200, b"", now)
+        return Response(status, body, JSON | headers, delivery)
+
+    def _answer(self, request: Request, now: int) -> Response:
         self.advance(now)
-        headers = {"Content-Type": "application/json;charset=UTF-8"}
+        headers = dict(JSON)
         try:
-            name = request.path.removeprefix("/api/v3/")
+            name = request.path.removeprefix(PREFIX)
             weight, answer = self._route(request, name)
             self._spend(weight, now, headers)
             words = dict(parse_qsl("&".join(filter(None, (request.query, request.body))), keep_blank_values=True))
@@ -115,6 +150,7 @@ class Core:
 
     def advance(self, now: int) -> None:
         """Let resting orders meet the market up to `now`."""
+        self._now = now
         for order in self.account.advance(now):
             self._report(order, "TRADE")
 
@@ -165,9 +201,13 @@ class Core:
     def symbol(self, words: Mapping[str, str]) -> str:
         """Return the symbol that a request names."""
         symbol = self.names.get(words.get("symbol", ""))
-        if symbol is None:
+        if symbol is None or self.state(symbol, self._now) == "gone":
             raise RefusedError(400, -1121, "Invalid symbol.")
         return symbol
+
+    def state(self, symbol: str, now: int) -> str:
+        """Return whether a market is `trading`, `halted` or `gone`."""
+        return self.faults.market_state(symbol, now) if self.faults else "trading"
 
     def _symbols(self, words: Mapping[str, str]) -> Iterator[str]:
         if "symbol" in words:
@@ -182,14 +222,17 @@ class Core:
             for name in names:
                 yield self.symbol({"symbol": str(name)})
         else:
-            yield from self.names.values()
+            yield from (symbol for symbol in self.names.values() if self.state(symbol, self._now) != "gone")
 
     def _listed(self, words: Mapping[str, str], make: Callable[[str], Any]) -> Any:
         rows = [make(symbol) for symbol in self._symbols(words)]
         return rows[0] if "symbol" in words else rows
 
     def _exchange_info(self, words: dict[str, str], now: int) -> Any:
-        markets = [payloads.market(symbol, self.market.terms(symbol)) for symbol in self._symbols(words)]
+        markets = [
+            payloads.market(symbol, self.market.terms(symbol), self.state(symbol, now) == "trading")
+            for symbol in self._symbols(words)
+        ]
         return {"timezone": "UTC", "serverTime": now, "rateLimits": payloads.RATE_LIMITS, "exchangeFilters": [],
                 "symbols": markets}  # fmt: skip
 

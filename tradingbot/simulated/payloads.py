@@ -25,12 +25,12 @@ def _name(symbol: str) -> str:
     return symbol.replace("/", "")
 
 
-def market(symbol: str, terms: Terms) -> dict[str, Any]:
+def market(symbol: str, terms: Terms, is_trading: bool = True) -> dict[str, Any]:
     """Return one market of exchangeInfo."""
     step, tick = text(terms.amount_step), text(terms.price_step)
     return {
         "symbol": _name(symbol),
-        "status": "TRADING",
+        "status": "TRADING" if is_trading else "BREAK",
         "baseAsset": terms.base,
         "baseAssetPrecision": 8,
         "quoteAsset": terms.quote,
