@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from tradingbot import __version__
 from tradingbot.config import FLAGS, fingerprint
 from tradingbot.engine.state import NO_TICK_MS
-from tradingbot.io.overrides import OVERRIDES_NAME, Effective
+from tradingbot.io.home import OVERRIDES_NAME
+from tradingbot.io.overrides import Effective
 from tradingbot.market.drop_triggers import drop_pct, threshold
 from tradingbot.market.ticker import spread_bps
 
