@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tradingbot.errors import SettingsError, UsageError
-from tradingbot.io.overrides import Home, find_home, read_settings
+from tradingbot.io.home import Home, find_home
+from tradingbot.io.overrides import read_settings
 
 
 def home_with(tmp_path: Path, toml: str = "", overrides: object = None) -> Home:

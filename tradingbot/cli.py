@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tradingbot import __version__
-from tradingbot.errors import SettingsError, TradingBotError, UsageError
+from tradingbot.errors import TradingBotError, UsageError
 
 if TYPE_CHECKING:
+    from tradingbot.io.home import Home
     from tradingbot.io.overrides import Effective
 
 __all__ = ["main"]
@@ -164,14 +165,21 @@ def _add_common(parser: argparse.ArgumentParser, prefix: str) -> None:
     common.add_argument("--json", dest=prefix + "json", action="store_true", default=None, help=text)
 
 
-def _settings(arguments: argparse.Namespace, overrides: bool) -> Effective:
-    from tradingbot.io.overrides import CONFIG_NAME, find_home, read_settings
+def _home(arguments: argparse.Namespace) -> Home:
+    from tradingbot.io.home import CONFIG_NAME, find_home
 
     cwd = Path.cwd()
     home = find_home(arguments.home, os.environ, cwd)
     found = home.chosen_by == f"{CONFIG_NAME} found"
     if home.path != cwd and (found or (home.chosen_by != "--home" and (cwd / CONFIG_NAME).exists())):
         print(f"home: {home.path} ({home.chosen_by})", file=sys.stderr)
+    return home
+
+
+def _settings(arguments: argparse.Namespace, overrides: bool) -> Effective:
+    from tradingbot.io.overrides import read_settings
+
+    home = _home(arguments)
     return read_settings(
         home, config=arguments.config, state=arguments.state, assignments=arguments.set, overrides=overrides
     )
@@ -238,32 +246,43 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _control(arguments: argparse.Namespace) -> tuple[Path, float]:
-    """Return state directory and STOP_TIMEOUT_S; broken settings must not keep anybody from stopping a bot."""
-    from tradingbot.io.overrides import find_home
+    """Return state directory and STOP_TIMEOUT_S.
 
-    try:
-        effective = _settings(arguments, overrides=True)
-    except SettingsError as error:
-        folder = find_home(arguments.home, os.environ, Path.cwd()).path / (arguments.state or "state")
-        _complain(f"warning: {error}; going on with {folder}")
-        return folder, 20.0
-    return effective.state_dir, effective.settings.STOP_TIMEOUT_S
+    From here to _answer nothing beyond the standard library is needed, so that a bot can be seen and stopped while a
+    package is broken; and broken settings keep nobody from it.
+    """
+    from tradingbot.ops.control import find_target
+
+    home = _home(arguments)
+    target = find_target(home, config=arguments.config, state=arguments.state, assignments=arguments.set)
+    if target.complaints:
+        _complain(f"warning: {'; '.join(target.complaints)}; going on with {target.state_dir}")
+    return target.state_dir, target.stop_timeout_s
 
 
 def _status(arguments: argparse.Namespace) -> int:
     from tradingbot.ops.control import read_status
+    from tradingbot.ui.plain import json_text
 
     status = read_status(_control(arguments)[0])
-    if arguments.json:
-        _print_json(status)
-        return 0
-    from rich.console import Console
-
-    from tradingbot.ui.dashboard import render
-
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    console.print(render(status, console.width))
+    _print(json_text(status) if arguments.json else _status_text(status))
     return 0
+
+
+def _status_text(status: dict[str, Any]) -> str:
+    try:
+        from rich.console import Console
+
+        from tradingbot.ui.dashboard import render
+
+        console = Console(width=None if sys.stdout.isatty() else 140)
+        with console.capture() as captured:
+            console.print(render(status, console.width))
+        return captured.get().rstrip("\n")
+    except Exception:  # noqa: BLE001  (a half upgraded package fails in more ways than by its absence)
+        from tradingbot.ui.plain import status_text
+
+        return status_text(status)
 
 
 def _stop(arguments: argparse.Namespace) -> int:
@@ -291,10 +310,9 @@ def _arm(arguments: argparse.Namespace) -> int:
 
 
 def _answer(arguments: argparse.Namespace, document: dict[str, Any], text: str) -> None:
-    if arguments.json:
-        _print_json(document)
-    else:
-        _print(text)
+    from tradingbot.ui.plain import json_text
+
+    _print(json_text(document) if arguments.json else text)
 
 
 def _exchange(arguments: argparse.Namespace) -> int:

@@ -14,7 +14,8 @@ import orjson
 from tradingbot import __version__
 from tradingbot.config import FLAGS, fingerprint
 from tradingbot.engine.state import NO_TICK_MS
-from tradingbot.io.overrides import OVERRIDES_NAME, Effective
+from tradingbot.io.home import OVERRIDES_NAME
+from tradingbot.io.overrides import Effective
 from tradingbot.market.drop_triggers import drop_pct, threshold
 from tradingbot.market.ticker import spread_bps
 

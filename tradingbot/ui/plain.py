@@ -1,0 +1,74 @@
+"""What status.json says as plain text, with the standard library alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+__all__ = ["COLUMNS", "cells", "header", "json_text", "printable", "status_text"]
+
+COLUMNS = ("symbol", "last", "drop %", "anchor", "to trigger %", "spread %", "state")
+LEFT = ("symbol", "state")  # the others are numbers, and stand right
+
+
+def printable(text: str) -> str:
+    """Return `text` without what would command a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def json_text(document: object) -> str:
+    """Return a document as JSON of printable ASCII, which every terminal can be shown."""
+    return json.dumps(document, indent=2).replace("\x7f", "\\u007f")
+
+
+def header(status: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the two lines over the table: the bot, and its data."""
+    bot, data = status["bot"], status["data"]
+    when = datetime.fromtimestamp(status["time_ms"] / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    off = [name for name, on in status["flags"].items() if not on]
+    rejected = ", ".join(f"{name} {count}" for name, count in data["rejected"].items())
+    return (
+        printable(f"{bot['exchange']}  {bot['mode']}  {bot['state']}  {when}  up {bot['uptime_s']:.0f} s"),
+        printable(
+            f"{data['mode']}: {data['fresh']} fresh, {data['stale']} stale, {data['ticks']:,} ticks"
+            + (f", rejected {rejected}" if rejected else "")
+            + f"; disk {status['disk']['free_mb']:,} MB free"
+            + (f"; off: {', '.join(off)}" if off else "")
+        ),
+    )
+
+
+def cells(row: Mapping[str, Any]) -> list[str]:
+    """Return the texts of a symbol under COLUMNS."""
+    retry = row["retry"]
+    state = row["state"] if retry is None else f"{row['state']}, retry in {retry['in_s']:.0f} s, {retry['error'][:24]}"
+    return [
+        printable(row["symbol"]),
+        _number(row["last"], ".6g"),
+        _number(row["drop_pct"], "+.2f"),
+        _number(row["reference"], ".6g"),
+        _number(row["to_trigger_pct"], "+.2f"),
+        _number(row["spread_pct"], ".3f"),
+        printable(state),
+    ]
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def status_text(status: Mapping[str, Any]) -> str:
+    """Return a status as people read it; one that is of another version, and so no table, as JSON."""
+    try:
+        lines = list(header(status))
+        rows = [COLUMNS, *(cells(row) for row in status["symbols"])]
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError):
+        return json_text(status)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        columns = zip(COLUMNS, row, widths, strict=True)
+        fitted = [text.ljust(width) if name in LEFT else text.rjust(width) for name, text, width in columns]
+        lines.append(" ".join(fitted).rstrip())
+    return "\n".join(lines)
