@@ -1,4 +1,5 @@
-# make run     set up, replay a synthetic crash with paper orders
+# make run     set up, run the bot on the embedded exchange, thirty times as fast as life (DURATION=60: for a minute)
+# make crash   set up, replay a synthetic crash with paper orders
 # make test    set up, check and test everything
 # make check   ruff, strict typing, layers
 # make bench   figures, as ratios measured in one run
@@ -10,9 +11,12 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PY := .venv/bin/python
 SYSTEM_PACKAGES :=
 PYTEST_ARGS ?=
+SPEED ?= 30
+DURATION ?=
+RUN_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench system lock docs clean
+.PHONY: help run crash test check bench system lock docs clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -35,9 +39,13 @@ help:
 	@touch $@ .venv/run.stamp
 
 run: .venv/run.stamp
-	@mkdir -p build/run
-	@$(PY) -m tradingbot.simulated.market --seed 7 --hours 4 --out build/run/crash.csv
-	@$(PY) -m tradingbot replay build/run/crash.csv --set GLOBAL_TRADING=true --out build/run/replay
+	@$(PY) -m tradingbot --home build/run --dashboard $(if $(DURATION),--duration $(DURATION)) \
+	  --set EMBEDDED_SPEED=$(SPEED) $(RUN_ARGS)
+
+crash: .venv/run.stamp
+	@mkdir -p build/crash
+	@$(PY) -m tradingbot.simulated.market --seed 7 --hours 4 --out build/crash/crash.csv
+	@$(PY) -m tradingbot replay build/crash/crash.csv --set GLOBAL_TRADING=true --out build/crash/replay
 
 test: check system
 	@$(PY) -m pytest $(PYTEST_ARGS)

@@ -44,13 +44,18 @@ STATUS = {
     "time_ms": 1_700_000_000_000,
     "flags": {"FEATURE_ANCHOR_ENABLED": True, "FEATURE_RETRY_BACKOFF": False},
     "symbols": [ROW, {**ROW, **UNHEARD, "symbol": "ETH/USDT", "state": "backoff 3", "retry": RETRY}],
-    "data": {"mode": "stream", "fresh": 1, "stale": 1, "ticks": 12345, "rejected": {"jump": 2}},
+    "data": {
+        "mode": "stream", "fresh": 1, "stale": 1, "ticks": 12345, "rejected": {"jump": 2}, "held_back_until_ms": None,
+    },
+    "overrides": [{"key": "HEARTBEAT_S", "value": 5}],
+    "errors": [],
     "disk": {"free_mb": 54321},
     "decisions": [],
 }  # fmt: skip
 TABLE = """\
 embedded  observe  running  2023-11-14 22:13:20 UTC  up 62 s
-stream: 1 fresh, 1 stale, 12,345 ticks, rejected jump 2; disk 54,321 MB free; off: FEATURE_RETRY_BACKOFF
+stream: 1 fresh, 1 stale, 12,345 ticks, rejected jump 2; disk 54,321 MB free
+health: 1 without fresh data; flags: off: FEATURE_RETRY_BACKOFF; overrides: HEARTBEAT_S=5
 symbol      last drop % anchor to trigger % spread % state
 BTC/USDT 59123.4  -1.23  59862        -0.27    0.010 armed
 ETH/USDT                                             backoff 3, retry in 12 s, RequestTimeout

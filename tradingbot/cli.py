@@ -107,6 +107,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--duration", type=_seconds, metavar="S", help="run the bot for so many seconds")
     action = argparse.BooleanOptionalAction
     parser.add_argument("--dashboard", action=action, help="show the live table (by default: on a terminal)")
+    text = "run in virtual time, in which waiting costs nothing; needs --duration and the embedded exchange"
+    parser.add_argument("--virtual", action="store_true", help=text)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
     def add(name: str, run: Command, summary: str, example: str) -> argparse.ArgumentParser:
@@ -145,7 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     exchange.add_argument("--port", type=int, default=0, metavar="N", help="port on 127.0.0.1 (0: a free one)")
     exchange.add_argument("--api-key", default="key", metavar="K", help="the key it accepts (key)")
-    exchange.add_argument("--faults", metavar="FILE", help="a script of faults to play (docs/FAULTS.md)")
+    exchange.add_argument("--faults", metavar="FILE", help="a script of faults to play (docs/EXCHANGE.md)")
     exchange.add_argument("--api-secret", default="secret", metavar="S", help="the secret it accepts (secret)")
     return parser
 
@@ -233,15 +235,25 @@ def _seconds(text: str) -> float:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.virtual and arguments.duration is None:
+        raise UsageError("--virtual needs --duration: in virtual time nobody could stop it at the right moment")
     effective = _settings(arguments, overrides=True)
 
     from tradingbot.services.logs import logging_to
-    from tradingbot.services.session import run_session
     from tradingbot.ui.dashboard import showing_dashboard
 
     folder = effective.home.path / effective.settings.LOG_DIR
-    with showing_dashboard(arguments.dashboard) as show, logging_to(folder, effective.settings, stderr=show is None):
-        run_session(effective, arguments.duration, show)
+    with showing_dashboard(arguments.dashboard) as show, logging_to(
+        folder, effective.settings, stderr=show is None or not sys.stdout.isatty()
+    ):
+        if arguments.virtual:
+            from tradingbot.services.virtual import run_virtual
+
+            run_virtual(effective, arguments.duration, show)
+        else:
+            from tradingbot.services.session import run_session
+
+            run_session(effective, arguments.duration, show)
     return 0
 
 

@@ -12,15 +12,16 @@ from typing import Self
 from urllib.parse import urlsplit
 
 import aiohttp
-import orjson
 
 from tradingbot.config import Settings
 from tradingbot.errors import StateError, UsageError
 from tradingbot.exchange.errors import UnreachableError
 from tradingbot.services.clock import Clock, wall_ms
+from tradingbot.services.recorded import read_market
 from tradingbot.simulated.core import Core
 from tradingbot.simulated.faults import Faults
 from tradingbot.simulated.market import Market, SyntheticMarket
+from tradingbot.simulated.memory import Memory
 from tradingbot.simulated.server import ExchangeServer
 
 __all__ = ["FollowedExchange", "make_core", "make_exchange", "serve"]
@@ -29,41 +30,39 @@ FOLLOW_S = 5.0  # how often the time of an exchange that runs elsewhere is asked
 APART_S = 0.25  # by how many real seconds the two clocks may part until then
 
 
-def make_core(settings: Settings, api_key: str, api_secret: str, faults: Faults | None = None) -> tuple[Core, int]:
-    """Return the embedded exchange without sockets, and the time at which its market begins.
+def make_core(
+    settings: Settings, state_dir: Path, api_key: str, api_secret: str, start_ms: int, faults: Faults | None = None
+) -> tuple[Core, Memory, int]:
+    """Return the embedded exchange without sockets, its memory in `state_dir`, and the time at which it goes on.
 
-    Raises UsageError for an EMBEDDED_MARKET that is none.
+    A synthetic market begins at `start_ms`, a recorded one with its first row; neither account nor time runs back over
+    a restart. Raises UsageError for an EMBEDDED_MARKET that is none, StateError where the memory is damaged.
     """
     market: Market
     if settings.EMBEDDED_MARKET == "synthetic":
-        market, start_ms = SyntheticMarket(settings.EMBEDDED_SEED, settings.EMBEDDED_SYMBOLS), wall_ms()
+        market = SyntheticMarket(settings.EMBEDDED_SEED, settings.EMBEDDED_SYMBOLS)
     else:
-        raise UsageError("EMBEDDED_MARKET plays only 'synthetic' in this version")
+        market = read_market(Path(settings.EMBEDDED_MARKET).expanduser())
+        start_ms = market.first_ms
     core = Core(market, api_key, api_secret, faults)
     core.speed = settings.EMBEDDED_SPEED
-    return core, start_ms
+    state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = state_dir / "exchange.json"
+    memory = Memory(path, core)
+    try:
+        start_ms = max(start_ms, memory.load())
+    except (ValueError, KeyError, TypeError, ArithmeticError) as error:
+        why = f"{type(error).__name__}: {error}"
+        raise StateError(f"{path} is damaged ({why}): move it aside to begin with a new account") from None
+    core.faults.began_ms = start_ms
+    return core, memory, start_ms
 
 
 def make_exchange(
     settings: Settings, state_dir: Path, api_key: str, api_secret: str, faults: Faults | None = None
 ) -> tuple[ExchangeServer, Clock]:
-    """Return the embedded exchange that the settings describe, not yet started, and its clock.
-
-    Its account and time are kept in `state_dir`, so that neither runs back over a restart. Raises UsageError for a
-    market that is none, StateError where the file is damaged.
-    """
-    state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    memory = state_dir / "exchange.json"
-    core, start_ms = make_core(settings, api_key, api_secret, faults)
-    if memory.exists():
-        try:
-            record = orjson.loads(memory.read_bytes())
-            core.account.restore(record["account"])
-            start_ms = max(start_ms, record["now_ms"])
-        except (ValueError, KeyError, TypeError, ArithmeticError) as error:
-            why = f"{type(error).__name__}: {error}"
-            raise StateError(f"{memory} is damaged ({why}): move it aside to begin with a new account") from None
-    core.faults.began_ms = start_ms
+    """Return the embedded exchange that the settings describe, not yet started, and its clock; raises as make_core."""
+    core, memory, start_ms = make_core(settings, state_dir, api_key, api_secret, wall_ms(), faults)
     clock = Clock(settings.EMBEDDED_SPEED, start_ms)
     return ExchangeServer(core, clock.now_ms, memory), clock
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import socket as sockets
 import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -19,6 +17,7 @@ from aiohttp import WSMsgType, web
 
 from tradingbot.simulated.core import Core, Request, Response
 from tradingbot.simulated.faults import Fault, Manner
+from tradingbot.simulated.memory import Memory
 from tradingbot.simulated.streams import MarketStream, UserStream
 
 __all__ = ["ExchangeServer"]
@@ -27,7 +26,6 @@ PUMP_S = 0.02  # how often due events are looked for
 BURST = 32  # events sent before others have their turn
 MAX_BODY_BYTES = 64 * 1024
 KEEP_S = 1.0  # how often the time is kept
-AHEAD_S = 1.5  # the time that is kept is so much later: after a kill nothing repeats
 FAULTS_S = 0.05  # how often scripted faults of sockets and port are looked at
 
 log = logging.getLogger(__name__)
@@ -37,11 +35,11 @@ class ExchangeServer:
     """Serve a Core over HTTP and WebSocket on 127.0.0.1.
 
     `clock` gives the exchange's time in milliseconds and never runs back. With `memory`, the account and the time are
-    kept in that file, written whole and renamed after every change, so that a restart can see one continuous exchange.
+    kept after every change and once a second, so that a restart can see one continuous exchange.
     Requests that name a foreign Host or Origin are refused: no web page can speak to it.
     """
 
-    def __init__(self, core: Core, clock: Callable[[], int], memory: Path | None = None) -> None:
+    def __init__(self, core: Core, clock: Callable[[], int], memory: Memory | None = None) -> None:
         self.core, self.now_ms, self._memory = core, clock, memory
         self.port = 0
         self._runner: web.AppRunner | None = None
@@ -49,7 +47,6 @@ class ExchangeServer:
         self._users: dict[web.WebSocketResponse, UserStream] = {}
         self._markets: dict[web.WebSocketResponse, asyncio.Transport | None] = {}
         self._tasks: list[asyncio.Task[None]] = []
-        self._kept: dict[str, object] = {}
         self.frozen = False  # sockets are open, and nothing comes nor goes
 
     @property
@@ -85,7 +82,8 @@ class ExchangeServer:
             await socket.close()
         if self._runner is not None:
             await self._runner.cleanup()
-        self._keep(ahead_s=0.0)
+        if self._memory is not None:
+            self._memory.keep(self.now_ms(), ahead_s=0.0)
 
     async def __aenter__(self) -> Self:
         await self.start(self.port)
@@ -220,6 +218,10 @@ class ExchangeServer:
             self._keep()
             await asyncio.sleep(KEEP_S)
 
+    def _keep(self) -> None:
+        if self._memory is not None:
+            self._memory.keep(self.now_ms())
+
     async def _user_socket(self, request: web.Request) -> web.StreamResponse:
         socket = web.WebSocketResponse(heartbeat=60)
         await socket.prepare(request)
@@ -248,22 +250,6 @@ class ExchangeServer:
                 if stream.subscribed and not socket.closed:
                     with contextlib.suppress(ConnectionError):
                         await socket.send_str(text)
-
-    def _keep(self, ahead_s: float = AHEAD_S) -> None:
-        """Keep account and time. The account survives a power loss, the time a kill."""
-        if self._memory is None:
-            return
-        account = self.core.account.record()
-        partial = self._memory.with_suffix(".tmp")
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            now = self.now_ms() + int(ahead_s * 1000 * self.core.speed)
-            file.write(orjson.dumps({"v": 1, "now_ms": now, "account": account}))
-            if account != self._kept:
-                file.flush()
-                os.fsync(file.fileno())
-        partial.replace(self._memory)
-        self._kept = account
 
 
 def _abort(transport: asyncio.BaseTransport | None, reset: bool) -> None:

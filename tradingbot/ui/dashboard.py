@@ -17,15 +17,15 @@ from tradingbot.ui.plain import COLUMNS, LEFT, cells, header, printable
 
 __all__ = ["render", "showing_dashboard"]
 
-DECISIONS = 6
+DECISIONS, TROUBLES = 6, 3
 WIDE_COLUMNS = ("age of anchor", "cause", "age of data", "triggers")
 
 
 def render(status: Mapping[str, Any], width: int = 120) -> Group:
     """Return a status as people read it; below 110 columns the less urgent ones are left out."""
     wide = width >= 110
-    first, second = header(status)
-    lines = [Text(first, style="bold"), Text(second)]
+    first, *others = header(status)
+    lines = [Text(first, style="bold"), *map(Text, others)]
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for column in (*COLUMNS, *WIDE_COLUMNS) if wide else COLUMNS:
         left = column in (*LEFT, "cause")
@@ -34,7 +34,13 @@ def render(status: Mapping[str, Any], width: int = 120) -> Group:
     for row in status["symbols"]:
         table.add_row(*_cells(row, wide))
     latest = [Text(_decision(decision)) for decision in status["decisions"][-DECISIONS:]]
-    return Group(*lines, table, *([Text("latest triggers", style="bold"), *latest] if latest else []))
+    trouble = [Text(_trouble(error)) for error in status["errors"][-TROUBLES:]]
+    return Group(
+        *lines,
+        table,
+        *([Text("latest triggers", style="bold"), *latest] if latest else []),
+        *([Text("latest trouble", style="bold"), *trouble] if trouble else []),
+    )
 
 
 def _cells(row: Mapping[str, Any], wide: bool) -> list[Text]:
@@ -58,6 +64,10 @@ def _decision(d: Mapping[str, Any]) -> str:
     return printable(
         f"{when} {d['symbol']} {d['last']:.6g} is {d['drop_pct']:.2f} % from its {d['reference_source']}, {became}"
     )
+
+
+def _trouble(error: Mapping[str, Any]) -> str:
+    return printable(f"{datetime.fromtimestamp(error['time_ms'] / 1000, UTC):%H:%M:%S} {error['text']}")
 
 
 @contextmanager

@@ -23,21 +23,38 @@ def json_text(document: object) -> str:
     return json.dumps(document, indent=2).replace("\x7f", "\\u007f")
 
 
-def header(status: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the two lines over the table: the bot, and its data."""
+def header(status: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Return the lines over the table: the bot, its data, and what is not as it should be."""
     bot, data = status["bot"], status["data"]
     when = datetime.fromtimestamp(status["time_ms"] / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    off = [name for name, on in status["flags"].items() if not on]
     rejected = ", ".join(f"{name} {count}" for name, count in data["rejected"].items())
+    off = [name for name, on in status["flags"].items() if not on]
+    overrides = [f"{item['key']}={item['value']}" for item in status["overrides"]]
     return (
         printable(f"{bot['exchange']}  {bot['mode']}  {bot['state']}  {when}  up {bot['uptime_s']:.0f} s"),
         printable(
             f"{data['mode']}: {data['fresh']} fresh, {data['stale']} stale, {data['ticks']:,} ticks"
             + (f", rejected {rejected}" if rejected else "")
             + f"; disk {status['disk']['free_mb']:,} MB free"
-            + (f"; off: {', '.join(off)}" if off else "")
+        ),
+        printable(
+            f"health: {_health(status)}; flags: {f'off: {chr(32).join(off)}' if off else 'all on'}"
+            f"; overrides: {' '.join(overrides) or 'none'}"
         ),
     )
+
+
+def _health(status: Mapping[str, Any]) -> str:
+    bot, data = status["bot"], status["data"]
+    until_ms = data["held_back_until_ms"]
+    if until_ms is not None:
+        return f"held back for {max(until_ms - status['time_ms'], 0) / 1000:.0f} s"
+    if bot["state"] not in ("running", "stopping"):
+        return str(bot["state"])
+    parked = sum(str(row["state"]).startswith("parked") for row in status["symbols"])
+    if parked:
+        return f"{parked} parked"
+    return f"{data['stale']} without fresh data" if data["stale"] else "good"
 
 
 def cells(row: Mapping[str, Any]) -> list[str]:
