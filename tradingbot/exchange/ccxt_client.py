@@ -22,7 +22,7 @@ from tradingbot.exchange.errors import (
     UnreachableError,
     redact,
 )
-from tradingbot.exchange.feeds import BinanceTap, can_tap, tapped
+from tradingbot.exchange.feeds import BinanceTap, can_tap, side, tapped
 from tradingbot.exchange.protocol import Abilities, MarketFacts
 from tradingbot.market.ticker import Ticker
 
@@ -74,6 +74,10 @@ class CcxtExchange:
         if url is not None:
             options["urls"] = {"api": _addresses(kind, url)}
             options["enableRateLimit"] = False
+            # one connection for all streams: only so do books and tickers arrive in the order in which they were sent
+            options.setdefault("options", {}).update(
+                streamLimits={"spot": 1}, subscriptionLimitByStream={"spot": 100_000}
+            )
         self._ccxt: Any = kind(options)
         if url is not None:
             self._ccxt.get_exceptions_by_url = lambda _, key: self._ccxt.exceptions["spot"].get(key, {})
@@ -182,9 +186,11 @@ class CcxtExchange:
         asked = self._ccxt.markets[symbol]["id"] if symbol in (self._ccxt.markets or {}) else None
         foreign = answered if isinstance(answered, str) and asked is not None and answered != asked else None
         ts = row.get("timestamp")
+        bid, bid_size = side(row.get("bid"), row.get("bidVolume"))
+        ask, ask_size = side(row.get("ask"), row.get("askVolume"))
         return Ticker(
-            symbol, ts if isinstance(ts, int) else recv_ms, row.get("last"), row.get("bid"), row.get("ask"),
-            row.get("quoteVolume"), row.get("bidVolume"), row.get("askVolume"), recv_ms, answered_as=foreign,
+            symbol, ts if isinstance(ts, int) else recv_ms, row.get("last"), bid, ask, row.get("quoteVolume"), bid_size,
+            ask_size, recv_ms, answered_as=foreign,
         )  # fmt: skip
 
 

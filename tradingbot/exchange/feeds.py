@@ -7,14 +7,17 @@ from typing import Any
 
 from tradingbot.market.ticker import Ticker
 
-__all__ = ["BinanceTap", "can_tap", "tapped"]
+__all__ = ["BinanceTap", "can_tap", "side", "tapped"]
+
+EMPTY = (None, None, None, None)
 
 
 class BinanceTap:
     """Turn bookTicker and 24hrTicker messages into tickers.
 
     Books carry neither price nor time: each goes out with the symbol's latest `last` and volume, stamped on receipt,
-    and with the age of the ticker feed beside it. One clock a symbol: tickers are stamped on receipt as well.
+    and with the age of the ticker feed beside it. One clock a symbol: tickers are stamped on receipt as well. A side of
+    a book whose price and size are zero is empty, and absent here.
     """
 
     def __init__(self, now_ms: Callable[[], int]) -> None:
@@ -37,14 +40,7 @@ class BinanceTap:
         if symbol is None or symbol not in self._last:
             return
         now = self._now_ms()
-        book = (
-            _number(message.get("b")),
-            _number(message.get("a")),
-            _number(message.get("B")),
-            _number(message.get("A")),
-        )
-        self._books[symbol] = book
-        bid, ask, bid_size, ask_size = book
+        self._books[symbol] = bid, ask, bid_size, ask_size = _book(message)
         last, volume, heard_ms = self._last[symbol]
         self._deliver(Ticker(symbol, now, last, bid, ask, volume, bid_size, ask_size, now, max(now - heard_ms, 0)))
 
@@ -57,10 +53,16 @@ class BinanceTap:
         last, volume, sent_ms = _number(message.get("c")), _number(message.get("q")), message.get("E")
         age_ms = now - sent_ms if isinstance(sent_ms, int) else 0
         self._last[symbol] = last, volume, now - max(age_ms, 0)
-        bid, ask, bid_size, ask_size = self._books.get(symbol) or (
-            _number(message.get("b")), _number(message.get("a")), _number(message.get("B")), _number(message.get("A")),
-        )  # fmt: skip
+        sides = _book(message)
+        if sides == EMPTY and "b" in message:
+            self._books.pop(symbol, None)  # an older book that would stand beside it is gone
+        bid, ask, bid_size, ask_size = self._books.get(symbol) or sides
         self._deliver(Ticker(symbol, now, last, bid, ask, volume, bid_size, ask_size, now, max(age_ms, 0)))
+
+
+def side(price: Any, size: Any) -> tuple[Any, Any]:
+    """Return price and size of one side of a book, (None, None) where it is empty: Binance then writes zeros."""
+    return (None, None) if size == 0 and price in (None, 0) else (price, size)
 
 
 def can_tap(kind: Any) -> bool:
@@ -81,6 +83,12 @@ def tapped(kind: Any, tap: BinanceTap) -> Any:
 
     Tapped.__name__ = kind.__name__
     return Tapped
+
+
+def _book(message: Any) -> tuple[Any, Any, Any, Any]:
+    bid, bid_size = side(_number(message.get("b")), _number(message.get("B")))
+    ask, ask_size = side(_number(message.get("a")), _number(message.get("A")))
+    return bid, ask, bid_size, ask_size
 
 
 def _number(text: Any) -> Any:

@@ -245,7 +245,7 @@ class Core:
     def _prices(self, words: dict[str, str], now: int) -> Any:
         return self._listed(
             words,
-            lambda symbol: {"symbol": symbol.replace("/", ""), "price": payloads.text(self._book(symbol, now).last)},
+            lambda symbol: {"symbol": symbol.replace("/", ""), "price": payloads.exact(self._book(symbol, now).last)},
         )
 
     def _book(self, symbol: str, now: int) -> Any:
@@ -254,7 +254,7 @@ class Core:
     def _depth(self, words: dict[str, str], now: int) -> Any:
         symbol = self.symbol(words)
         limit = _integer(words, "limit", 100, 1, 5000)
-        terms, number = self.market.terms(symbol), self.market.number(symbol, now)
+        terms, number = self.market.terms(symbol), max(self.market.number(symbol, now), 0)
         return payloads.depth(self.market.update(symbol, number), number, terms, min(limit, 100))
 
     def _klines(self, words: dict[str, str], now: int) -> Any:
@@ -267,7 +267,10 @@ class Core:
         opens = range(-(-start // bar_ms) * bar_ms, end + 1, bar_ms)
         if "startTime" not in words:
             opens = range((end // bar_ms - limit + 1) * bar_ms, end + 1, bar_ms)
-        return [payloads.kline(self.market.candle(symbol, open_ms, bar_ms), bar_ms) for open_ms in opens[:limit]]
+        return [  # the last candle only so far: who asks must not learn what is still to come
+            payloads.kline(self.market.candle(symbol, open_ms, min(bar_ms, now + 1 - open_ms)), bar_ms)
+            for open_ms in opens[:limit]
+        ]
 
     def _trades(self, words: dict[str, str], now: int) -> Any:
         symbol, limit = self.symbol(words), _integer(words, "limit", 500, 1, 1000)
@@ -278,7 +281,8 @@ class Core:
         else:
             first = _integer(words, "fromId", last - limit + 1, 0, 1 << 62)
             last = min(last, first + limit - 1)
-        return [payloads.trade(self.market.update(symbol, number), number) for number in range(first, last + 1)]
+        numbers = range(max(first, 0), last + 1)  # none before the first of a market that has one
+        return [payloads.trade(self.market.update(symbol, number), number) for number in numbers]
 
     def _account(self, _: dict[str, str], now: int) -> Any:
         return payloads.account(self.account, now)

@@ -28,6 +28,7 @@ SAMPLE_MS = 15 * MINUTE_MS
 WAVES = tuple((length, 0.009 * math.sqrt(length / HOUR_MS)) for length in (
     2_000, 8_000, 30_000, 2 * MINUTE_MS, 8 * MINUTE_MS, 30 * MINUTE_MS, 2 * HOUR_MS, 8 * HOUR_MS, 48 * HOUR_MS,
 ))  # fmt: skip
+TICKER_MS = 1000
 CRASH_SLOT_MS = 90 * MINUTE_MS  # at most one crash of the whole market begins in each
 CRASH_CHANCE = 0.6
 CRASH_MEMORY_SLOTS = 8  # how long a crash is still felt
@@ -157,7 +158,11 @@ class Market(Protocol):
 
     @property
     def symbols(self) -> list[str]:
-        """Return the symbols, the largest market first."""
+        """Return the symbols, the largest market first or in the order of their first appearance."""
+
+    @property
+    def max_behind(self) -> int | None:
+        """Return how many events of a stream are told at most to who asks late, None where all are."""
 
     def terms(self, symbol: str) -> Terms:
         """Return the terms of trade."""
@@ -171,6 +176,12 @@ class Market(Protocol):
     def statistics(self, symbol: str, ms: int) -> Statistics:
         """Return the statistics of the 24 hours before `ms`."""
 
+    def ticker_number(self, symbol: str, ms: int) -> int:
+        """Return the number of the last ticker event at or before `ms`."""
+
+    def ticker(self, symbol: str, number: int) -> Statistics:
+        """Return the statistics that ticker event `number` tells."""
+
     def candle(self, symbol: str, open_ms: int, bar_ms: int) -> Candle:
         """Return the candle that opens at `open_ms`."""
 
@@ -178,10 +189,13 @@ class Market(Protocol):
 class _Share:
     """Hold what makes one symbol of the market: its base price, tick, beta to the market, and its own noise."""
 
-    __slots__ = ("base", "beta", "digits", "last", "place", "spread", "step", "terms", "volatility", "volume", "waves")
+    __slots__ = (
+        "base", "beta", "digits", "last", "phase", "place", "spread", "step", "terms", "volatility", "volume", "waves",
+    )  # fmt: skip
 
     def __init__(self, seed: int, place: int, symbol: str, base: float) -> None:
         self.place, self.base = place, base
+        self.phase = sum(symbol.encode()) * 37 % TICKER_MS
         exponent = math.floor(math.log10(base))
         coin, quote = symbol.split("/")
         self.terms = Terms(coin, quote, Decimal(1).scaleb(exponent - 5), Decimal(1).scaleb(-exponent - 1))
@@ -201,6 +215,8 @@ class SyntheticMarket:
     Volatility comes in clusters; now and then the whole market falls by 2 to 7 % within a minute or three and recovers,
     or not; spreads widen and books thin out while it falls.
     """
+
+    max_behind = 200
 
     def __init__(self, seed: int, count: int = 6, every_ms: int = 500) -> None:
         self.seed, self.every_ms = seed, every_ms
@@ -245,6 +261,14 @@ class SyntheticMarket:
         return Statistics(
             ms - DAY_MS, ms, samples[0], max(*samples, last.last), min(*samples, last.last), last, first, number
         )
+
+    def ticker_number(self, symbol: str, ms: int) -> int:
+        """Return the number of the last ticker event at or before `ms`: one a second, symbols spread over it."""
+        return (ms - self._shares[symbol].phase) // TICKER_MS
+
+    def ticker(self, symbol: str, number: int) -> Statistics:
+        """Return the statistics that ticker event `number` tells."""
+        return self.statistics(symbol, number * TICKER_MS + self._shares[symbol].phase)
 
     def _sample(self, symbol: str, slot: int) -> float:
         key = (symbol, slot)

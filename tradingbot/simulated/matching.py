@@ -101,7 +101,7 @@ class Account:
             qty -= qty % terms.amount_step
         if qty <= 0 or qty % terms.amount_step:
             raise OrderRefusedError(-1013, "Filter failure: LOT_SIZE")
-        if limit <= 0 or limit % terms.price_step:
+        if kind == "LIMIT" and (limit <= 0 or limit % terms.price_step):  # the book's own price is no choice of theirs
             raise OrderRefusedError(-1013, "Filter failure: PRICE_FILTER")
         if qty * limit < terms.min_notional:
             raise OrderRefusedError(-1013, "Filter failure: NOTIONAL")

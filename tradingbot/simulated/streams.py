@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -12,8 +14,19 @@ from tradingbot.simulated.core import Core
 
 __all__ = ["MarketStream", "UserStream"]
 
-TICKER_MS = 1000
-MAX_BEHIND = 200  # updates of a symbol; who asks later has lost what is older
+KINDS = ("bookTicker", "ticker", "miniTicker", "trade", "aggTrade")  # the order of what one update brings
+TICKERS = ("ticker", "miniTicker")
+
+_Event = tuple[int, int, int, int, int, bytes]  # time, place of the symbol, number, rank, place of the subscription
+
+
+@dataclass(slots=True)
+class _Subscription:
+    """Hold one stream of a connection, and the number of the last event that it was told."""
+
+    symbol: str
+    kind: str
+    told: int
 
 
 class MarketStream:
@@ -21,7 +34,8 @@ class MarketStream:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._told: dict[str, int] = {}
+        self._subscriptions: dict[str, _Subscription] = {}
+        self._places = {symbol: place for place, symbol in enumerate(core.names.values())}
 
     def receive(self, text: str, now: int) -> bytes:
         """Take in a SUBSCRIBE, UNSUBSCRIBE or LIST_SUBSCRIPTIONS; return the answer."""
@@ -31,52 +45,62 @@ class MarketStream:
         except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
             return _error(None, "Invalid JSON")
         if method == "LIST_SUBSCRIPTIONS":
-            return orjson.dumps({"result": list(self._told), "id": number})
+            return orjson.dumps({"result": list(self._subscriptions), "id": number})
         if method not in ("SUBSCRIBE", "UNSUBSCRIBE") or not isinstance(names, list):
             return _error(number, "Unknown method")
         for name in names:
             if method == "UNSUBSCRIBE":
-                self._told.pop(name, None)
+                self._subscriptions.pop(str(name), None)
                 continue
             parsed = self._parse(str(name))
             if parsed is None:
                 return _error(number, f"Invalid stream {str(name)[:40]}")
-            self._told.setdefault(str(name), self._place(*parsed, now))
+            self._subscriptions.setdefault(str(name), _Subscription(*parsed, self._last(*parsed, now)))
         return orjson.dumps({"result": None, "id": number})
 
     def due(self, now: int) -> Iterator[bytes]:
-        """Yield every event up to `now` that has not been told yet, stream by stream."""
-        for name, told in self._told.items():
-            parsed = self._parse(name)
-            if parsed is None:
-                continue
-            symbol, kind = parsed
-            place = self._place(symbol, kind, now)
-            for number in range(max(told + 1, place - MAX_BEHIND), place + 1):
-                yield orjson.dumps(self._event(symbol, kind, number))
-            self._told[name] = max(place, told)
+        """Yield every event up to `now` that has not been told yet, in order of time; of one update the book first.
+
+        Events are made one by one as they are asked for, so that a long absence costs no memory.
+        """
+        subscriptions = list(self._subscriptions.values())  # others may come while this runs
+        streams = [self._events(subscription, place, now) for place, subscription in enumerate(subscriptions)]
+        for _, _, number, _, place, event in heapq.merge(*streams):
+            subscriptions[place].told = number
+            yield event
+
+    def _events(self, subscription: _Subscription, place: int, now: int) -> Iterator[_Event]:
+        symbol, kind = subscription.symbol, subscription.kind
+        last, behind = self._last(symbol, kind, now), self._core.market.max_behind
+        first = subscription.told + 1 if behind is None else max(subscription.told + 1, last - behind)
+        rank, symbol_place = KINDS.index(kind), self._places[symbol]
+        for number in range(first, last + 1):
+            ms, event = self._event(symbol, kind, number)
+            if event is None:
+                subscription.told = number
+            else:
+                yield ms, symbol_place, number, rank, place, orjson.dumps(event)
 
     def _parse(self, name: str) -> tuple[str, str] | None:
         market, _, kind = name.partition("@")
         symbol = self._core.names.get(market.upper())
-        kinds = ("bookTicker", "ticker", "miniTicker", "trade", "aggTrade")
-        return (symbol, kind) if symbol is not None and kind in kinds else None
+        return (symbol, kind) if symbol is not None and kind in KINDS else None
 
-    def _place(self, symbol: str, kind: str, now: int) -> int:
-        if kind in ("ticker", "miniTicker"):  # once a second, spread over it
-            return (now - self._offset(symbol)) // TICKER_MS
-        return self._core.market.number(symbol, now)
-
-    def _offset(self, symbol: str) -> int:
-        return sum(symbol.encode()) * 37 % TICKER_MS
-
-    def _event(self, symbol: str, kind: str, number: int) -> dict[str, Any]:
+    def _last(self, symbol: str, kind: str, now: int) -> int:
         market = self._core.market
-        if kind in ("ticker", "miniTicker"):
-            statistics = market.statistics(symbol, number * TICKER_MS + self._offset(symbol))
-            return payloads.stream_ticker(statistics) if kind == "ticker" else payloads.mini_ticker(statistics)
+        return market.ticker_number(symbol, now) if kind in TICKERS else market.number(symbol, now)
+
+    def _event(self, symbol: str, kind: str, number: int) -> tuple[int, dict[str, Any] | None]:
+        """Return an event and its time; None where an update brings none: no bookTicker without a book."""
+        market = self._core.market
+        if kind in TICKERS:
+            statistics = market.ticker(symbol, number)
+            make = payloads.stream_ticker if kind == "ticker" else payloads.mini_ticker
+            return statistics.close_ms, make(statistics)
         update = market.update(symbol, number)
-        return payloads.stream_book(update, number) if kind == "bookTicker" else payloads.stream_trade(update, number)
+        if kind != "bookTicker":
+            return update.ts_ms, payloads.stream_trade(update, number)
+        return update.ts_ms, payloads.stream_book(update, number) if update.bid_size or update.ask_size else None
 
 
 class UserStream:
