@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import orjson
 import pytest
 
 from tradingbot.config import make_settings
 from tradingbot.services.embedded import make_exchange
 from tradingbot.simulated.core import Core
 from tradingbot.simulated.market import SyntheticMarket
+from tradingbot.simulated.memory import Memory
 from tradingbot.simulated.server import ExchangeServer
 
 NOWHERE = "http://127.0.0.1:9"
@@ -43,9 +43,10 @@ def client(library: Any, url: str, secret: str = "secret") -> Any:
 @asynccontextmanager
 async def exchange(memory: Path | None = None, **options: Any) -> AsyncIterator[ExchangeServer]:
     core = Core(SyntheticMarket(seed=7, count=4, **options))
-    if memory is not None and memory.exists():
-        core.account.restore(orjson.loads(memory.read_bytes())["account"])
-    async with ExchangeServer(core, lambda: int(time.time() * 1000), memory) as server:
+    kept = None if memory is None else Memory(memory, core)
+    if kept is not None:
+        kept.load()
+    async with ExchangeServer(core, lambda: int(time.time() * 1000), kept) as server:
         yield server
 
 

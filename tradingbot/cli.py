@@ -243,17 +243,19 @@ def _run(arguments: argparse.Namespace) -> int:
     from tradingbot.ui.dashboard import showing_dashboard
 
     folder = effective.home.path / effective.settings.LOG_DIR
-    with showing_dashboard(arguments.dashboard) as show, logging_to(
-        folder, effective.settings, stderr=show is None or not sys.stdout.isatty()
-    ):
+    with showing_dashboard(arguments.dashboard) as show:
+        stderr = show is None or not sys.stdout.isatty()
         if arguments.virtual:
-            from tradingbot.services.virtual import run_virtual
+            from tradingbot.services.virtual import VirtualLoop, run_virtual
 
-            run_virtual(effective, arguments.duration, show)
+            loop = VirtualLoop()
+            with logging_to(folder, effective.settings, stderr, loop.wall_s):
+                run_virtual(effective, arguments.duration, loop, show)
         else:
             from tradingbot.services.session import run_session
 
-            run_session(effective, arguments.duration, show)
+            with logging_to(folder, effective.settings, stderr):
+                run_session(effective, arguments.duration, show)
     return 0
 
 

@@ -312,11 +312,11 @@ class Engine:
         return Rejected(cause, 0, ticker.ts_ms, state.symbol, reason, refusal.detail, whole)
 
     def _timely(self, ticker: Ticker) -> bool:
-        recv_ms, rules = ticker.recv_ms, self._rules
+        recv_ms, age_ms, rules = ticker.recv_ms, ticker.feed_age_ms, self._rules
         return (
-            ticker.feed_age_ms is None
-            and recv_ms is not None
+            recv_ms is not None
             and -rules.max_ahead_ms <= recv_ms - ticker.ts_ms <= rules.max_age_ms
+            and (age_ms is None or age_ms <= rules.max_age_ms)
         )
 
     def _begin_session(self, state: SymbolState) -> None:

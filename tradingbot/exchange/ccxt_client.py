@@ -139,7 +139,8 @@ class CcxtExchange:
     async def watch(self, symbols: Sequence[str], deliver: Callable[[Ticker], None]) -> None:
         """Deliver every update until the connection breaks."""
         if self._tap is not None:
-            self._tap.begin(self._ccxt, deliver)
+            known = self._ccxt.markets
+            self._tap.begin({known[symbol]["id"]: symbol for symbol in symbols if symbol in known}, deliver)
             feeds = [
                 self._ccxt.watch_bids_asks(list(symbols)),
                 self._ccxt.watch_tickers(list(symbols), {"name": "ticker"}),

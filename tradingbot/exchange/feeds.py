@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tradingbot.market.ticker import Ticker
 
-__all__ = ["BinanceTap", "can_tap", "side", "tapped"]
-
-EMPTY = (None, None, None, None)
+__all__ = ["BinanceTap", "can_tap", "number", "side", "tapped"]
 
 
 class BinanceTap:
     """Turn bookTicker and 24hrTicker messages into tickers.
 
     Books carry neither price nor time: each goes out with the symbol's latest `last` and volume, stamped on receipt,
-    and with the age of the ticker feed beside it. One clock a symbol: tickers are stamped on receipt as well. A side of
-    a book whose price and size are zero is empty, and absent here.
+    and with the age of the ticker feed beside it. One clock a symbol: tickers are stamped on receipt as well; they go
+    out with the book that they carry, which belongs to their price. A side of a book whose price and size are zero is
+    empty, and absent here.
     """
 
     def __init__(self, now_ms: Callable[[], int]) -> None:
@@ -25,14 +24,19 @@ class BinanceTap:
         self._deliver: Callable[[Ticker], None] = _nowhere
         self._symbols: dict[str, str] = {}
         self._last: dict[str, tuple[float | None, float | None, int]] = {}
-        self._books: dict[str, tuple[float | None, float | None, float | None, float | None]] = {}
 
-    def begin(self, exchange: Any, deliver: Callable[[Ticker], None]) -> None:
-        """Begin a connection: know its markets, forget what older connections said."""
-        self._symbols = {market["id"]: symbol for symbol, market in exchange.markets.items() if market.get("spot")}
+    def begin(self, symbols: Mapping[str, str], deliver: Callable[[Ticker], None]) -> None:
+        """Begin a connection: know the symbols by the exchange's own ids, forget what older connections said."""
+        self._symbols = dict(symbols)
         self._deliver = deliver
         self._last.clear()
-        self._books.clear()
+
+    def take(self, message: Any) -> None:
+        """Take in one event, whichever it is."""
+        if isinstance(message, dict) and "e" in message:
+            self.ticker(message)
+        else:
+            self.book(message)
 
     def book(self, message: Any) -> None:
         """Take in one bookTicker message; before the first ticker there is no price to go with it."""
@@ -40,7 +44,7 @@ class BinanceTap:
         if symbol is None or symbol not in self._last:
             return
         now = self._now_ms()
-        self._books[symbol] = bid, ask, bid_size, ask_size = _book(message)
+        bid, ask, bid_size, ask_size = _book(message)
         last, volume, heard_ms = self._last[symbol]
         self._deliver(Ticker(symbol, now, last, bid, ask, volume, bid_size, ask_size, now, max(now - heard_ms, 0)))
 
@@ -50,13 +54,10 @@ class BinanceTap:
         if symbol is None or message.get("e") != "24hrTicker":
             return
         now = self._now_ms()
-        last, volume, sent_ms = _number(message.get("c")), _number(message.get("q")), message.get("E")
+        last, volume, sent_ms = number(message.get("c")), number(message.get("q")), message.get("E")
         age_ms = now - sent_ms if isinstance(sent_ms, int) else 0
         self._last[symbol] = last, volume, now - max(age_ms, 0)
-        sides = _book(message)
-        if sides == EMPTY and "b" in message:
-            self._books.pop(symbol, None)  # an older book that would stand beside it is gone
-        bid, ask, bid_size, ask_size = self._books.get(symbol) or sides
+        bid, ask, bid_size, ask_size = _book(message)
         self._deliver(Ticker(symbol, now, last, bid, ask, volume, bid_size, ask_size, now, max(age_ms, 0)))
 
 
@@ -86,17 +87,18 @@ def tapped(kind: Any, tap: BinanceTap) -> Any:
 
 
 def _book(message: Any) -> tuple[Any, Any, Any, Any]:
-    bid, bid_size = side(_number(message.get("b")), _number(message.get("B")))
-    ask, ask_size = side(_number(message.get("a")), _number(message.get("A")))
+    bid, bid_size = side(number(message.get("b")), number(message.get("B")))
+    ask, ask_size = side(number(message.get("a")), number(message.get("A")))
     return bid, ask, bid_size, ask_size
 
 
-def _number(text: Any) -> Any:
+def number(text: Any) -> Any:
+    """Return the number that a text states; what states none as it is, for the guards to say so."""
     if isinstance(text, str):
         try:
             return float(text)
         except ValueError:
-            return text  # the guards say what it is
+            return text
     return text
 
 

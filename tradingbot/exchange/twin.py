@@ -17,7 +17,7 @@ from tradingbot.exchange.errors import (
     UnknownSymbolError,
     UnreachableError,
 )
-from tradingbot.exchange.feeds import BinanceTap, quantity
+from tradingbot.exchange.feeds import BinanceTap, number, side
 from tradingbot.exchange.protocol import Abilities, MarketFacts
 from tradingbot.market.ticker import Ticker
 from tradingbot.simulated.core import Core, Request
@@ -26,7 +26,7 @@ from tradingbot.simulated.streams import MarketStream
 
 __all__ = ["TwinExchange"]
 
-TURN_S = 0.25  # what falls due within it is delivered in one turn, each event at its own time
+TURN_S = 1.0  # what falls due within it is delivered in one turn, each event at its own time
 
 
 class TwinExchange:
@@ -70,14 +70,12 @@ class TwinExchange:
         return [self._ticker(row) for row in rows if isinstance(row, dict) and row.get("symbol") in self._symbols]
 
     def _ticker(self, row: dict[str, Any]) -> Ticker:
-        bid, bid_size = quantity(row.get("bidPrice"), row.get("bidQty"))
-        ask, ask_size = quantity(row.get("askPrice"), row.get("askQty"))
-        last, _ = quantity(row.get("lastPrice"), 1.0)
-        volume, _ = quantity(row.get("quoteVolume"), 1.0)
+        bid, bid_size = side(number(row.get("bidPrice")), number(row.get("bidQty")))
+        ask, ask_size = side(number(row.get("askPrice")), number(row.get("askQty")))
         recv_ms = self._now_ms()
         return Ticker(
-            self._symbols[row["symbol"]], row.get("closeTime", recv_ms), last, bid, ask, volume, bid_size, ask_size,
-            recv_ms,
+            self._symbols[row["symbol"]], row.get("closeTime", recv_ms), number(row.get("lastPrice")), bid, ask,
+            number(row.get("quoteVolume")), bid_size, ask_size, recv_ms,
         )  # fmt: skip
 
     async def time_ms(self) -> int | None:
@@ -91,7 +89,7 @@ class TwinExchange:
         self._tap.begin(ids, deliver)
         names = [f"{name.lower()}@{kind}" for kind in ("bookTicker", "ticker") for name in ids]
         stream.receive(orjson.dumps({"method": "SUBSCRIBE", "params": names, "id": 1}).decode(), self._now_ms())
-        while not self._core.cut(self._now_ms()):
+        while not any(True for _ in self._core.faults.active("sockets", self._now_ms())):
             await asyncio.sleep(TURN_S)
             for ms, event in stream.events(self._now_ms()):
                 self._at(ms)

@@ -40,7 +40,7 @@ Answer = TypeVar("Answer")
 
 log = logging.getLogger(__name__)
 
-STATUS_S = 1.0
+TURN_S = STATUS_S = 1.0
 FIRST_HEARTBEAT_S = 2.0  # after the first ticker, at most
 START_ATTEMPTS, START_S = 5, 40
 WRONG_CLOCK_MS = 1000
@@ -233,16 +233,19 @@ class Session:
         end_s = None if duration_s is None else loop.time() + duration_s
         work = asyncio.create_task(self._work(stack))
         next_beat: float | None = None
+        next_status = 0.0
         try:
             while not self._stop.is_set() and (end_s is None or loop.time() < end_s):
                 self._look_around()
-                self._write_status()
+                if loop.time() >= next_status:
+                    next_status = loop.time() + self._status_s - TURN_S / 2  # a turn is never a whole second
+                    self._write_status()
                 if next_beat is None and self.market_data is not None and self.market_data.ticks:
                     next_beat = loop.time() + FIRST_HEARTBEAT_S
                 if next_beat is not None and loop.time() >= next_beat:
                     next_beat = loop.time() + self.settings.HEARTBEAT_S
                     self._heartbeat()
-                rest = self._status_s if end_s is None else max(min(self._status_s, end_s - loop.time()), 0)
+                rest = TURN_S if end_s is None else max(min(TURN_S, end_s - loop.time()), 0)
                 stopped = asyncio.ensure_future(self._stop.wait())
                 await asyncio.wait((work, stopped), timeout=rest, return_when=asyncio.FIRST_COMPLETED)
                 stopped.cancel()

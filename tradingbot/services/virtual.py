@@ -25,7 +25,7 @@ START_MS = 1_767_225_600_000  # 2026-01-01: a fixed time, so that two runs are e
 STATUS_S = 60.0
 
 
-class _Selector(selectors.DefaultSelector):  # type: ignore[valid-type, misc]  (whichever the platform's is)
+class _Selector(selectors.SelectSelector):
     """Never wait: where nothing is ready, the time that would have been waited is passed on."""
 
     def __init__(self, passed: Callable[[float], None]) -> None:
@@ -53,6 +53,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Return the virtual time in seconds."""
         return self._virtual_s
 
+    def wall_s(self) -> float:
+        """Return the virtual wall time in seconds since the epoch, to the millisecond."""
+        return START_MS / 1000 + round(self._virtual_s, 3)
+
     def _pass(self, seconds: float) -> None:
         self._virtual_s += seconds
 
@@ -74,19 +78,20 @@ class _VirtualClock(Clock):
 def run_virtual(
     effective: Effective,
     duration_s: float,
+    loop: VirtualLoop,
     show: Callable[[dict[str, Any]], None] | None = None,
     faults: Faults | None = None,
 ) -> Session:
-    """Run a bot for `duration_s` virtual seconds on the embedded exchange in this process; return the session.
+    """Run a bot on the embedded exchange in this process for `duration_s` seconds of a virtual loop.
 
-    The same settings and state directory give the same session, to the byte. Raises UsageError for another exchange.
+    Return the session. The same settings and state directory give the same session, to the byte. Raises UsageError for
+    another exchange.
     """
     settings = effective.settings
     if settings.EXCHANGE != "embedded" or settings.EMBEDDED_URL:
         raise UsageError(
             "virtual time needs the embedded exchange in this process: EXCHANGE = embedded, no EMBEDDED_URL"
         )
-    loop = VirtualLoop()
 
     async def connect(settings: Settings, state_dir: Path, _: int, stack: contextlib.AsyncExitStack) -> Surroundings:
         core, memory, start_ms = make_core(settings, state_dir, "key", "secret", START_MS, faults)
@@ -95,9 +100,7 @@ def run_virtual(
         return Surroundings(TwinExchange(core, clock.now_ms, clock.at, settings.REQUEST_TIMEOUT_S), clock)
 
     async def main() -> Session:
-        session = Session(
-            effective, show, connect, lambda: START_MS + round(loop.time() * 1000), loop.time, STATUS_S, "virtual"
-        )
+        session = Session(effective, show, connect, lambda: round(loop.wall_s() * 1000), loop.time, STATUS_S, "virtual")
         await session.run(duration_s)
         return session
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from tradingbot.errors import UsageError
 
-__all__ = ["WHOLE", "Delivery", "Fault", "Faults", "Manner", "altered", "read_faults"]
+__all__ = ["WHOLE", "Delivery", "Fault", "Faults", "Manner", "alter", "read_faults"]
 
 FOREVER_S = math.inf
 
@@ -166,7 +166,7 @@ class Faults:
         if fault.does in DELIVERIES:
             return status, body, {}, Delivery(Manner(fault.does), fault.seconds)
         if fault.does in VALUES:
-            return status, altered(fault, body), {}, WHOLE
+            return status, json.dumps(alter(fault, json.loads(body))).encode(), {}, WHOLE
         bodies = {
             "html": b"<html><body><h1>Please wait</h1></body></html>", "garbage": bytes(range(128, 255)), "empty": b"",
             "list": b"[]", "truncated": body[: len(body) // 2],
@@ -174,9 +174,8 @@ class Faults:
         return status, bodies[fault.does], {"Content-Type": "text/html"} if fault.does == "html" else {}, WHOLE
 
 
-def altered(fault: Fault, text: bytes) -> bytes:
-    """Return JSON rows or an event with a value changed as the fault says."""
-    document = json.loads(text)
+def alter(fault: Fault, document: Any) -> Any:
+    """Return rows or an event with a value changed as the fault says."""
     for row in document if isinstance(document, list) else [document]:
         if not isinstance(row, dict):
             continue
@@ -189,7 +188,7 @@ def altered(fault: Fault, text: bytes) -> bytes:
             for name in NAMES[fault.field]:
                 if name in row:
                     row[name] = fault.value
-    return json.dumps(document).encode()
+    return document
 
 
 def read_faults(path: Path) -> Faults:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from tradingbot.simulated.faults import Fault, Faults
-from tradingbot.simulated.market import Candle, Market, Quote, Statistics, Terms
+from tradingbot.simulated.market import DAY_MS, Candle, Market, Quote, Statistics, Terms
 
 __all__ = ["FaultyMarket"]
 
@@ -30,6 +30,11 @@ class FaultyMarket:
         """Return the symbols, new names last."""
         return [*self._market.symbols, *self._true]
 
+    @property
+    def max_behind(self) -> int | None:
+        """Return how many events of a stream are told at most to who asks late, None where all are."""
+        return self._market.max_behind
+
     def terms(self, symbol: str) -> Terms:
         """Return the terms of trade."""
         terms = self._market.terms(self._true.get(symbol, symbol))
@@ -37,37 +42,49 @@ class FaultyMarket:
 
     def number(self, symbol: str, ms: int) -> int:
         """Return the number of the last update at or before `ms`."""
-        for fault in self._stops:
-            if self._is_on(fault, symbol, ms):
-                ms = self._faults.begins_ms(fault)
-        return self._market.number(self._true.get(symbol, symbol), ms)
+        return self._market.number(self._true.get(symbol, symbol), self._stopped_ms(symbol, ms))
+
+    def ticker_number(self, symbol: str, ms: int) -> int:
+        """Return the number of the last ticker event at or before `ms`."""
+        return self._market.ticker_number(self._true.get(symbol, symbol), self._stopped_ms(symbol, ms))
 
     def update(self, symbol: str, number: int) -> Quote:
         """Return the book, and the trade, that update `number` brought."""
-        quote = self._market.update(self._true.get(symbol, symbol), number)
+        return self._changed(symbol, self._market.update(self._true.get(symbol, symbol), number))
+
+    def _changed(self, symbol: str, quote: Quote) -> Quote:
         factor = self._factor(symbol, quote.ts_ms)
-        if factor == 1 and quote.symbol == symbol:
-            return quote
-        return Quote(
-            quote.ts_ms, symbol, quote.bid * factor, quote.ask * factor, quote.last * factor,
-            quote.bid_size / factor, quote.ask_size / factor, quote.quote_volume,
+        return replace(
+            quote, symbol=symbol, bid=quote.bid * factor, ask=quote.ask * factor, last=quote.last * factor,
+            bid_size=quote.bid_size / factor, ask_size=quote.ask_size / factor,
         )  # fmt: skip
 
     def statistics(self, symbol: str, ms: int) -> Statistics:
         """Return the statistics of the 24 hours before `ms`."""
-        true = self._market.statistics(self._true.get(symbol, symbol), ms)
-        last = self.update(symbol, self.number(symbol, ms))
-        factor = self._factor(symbol, last.ts_ms)
-        return replace(
-            true, last=last, open=true.open * factor, high=true.high * factor, low=true.low * factor,
-            last_number=self.number(symbol, ms),
-        )  # fmt: skip
+        stopped_ms = self._stopped_ms(symbol, ms)
+        statistics = self._market.statistics(self._true.get(symbol, symbol), stopped_ms)
+        return replace(self._as_it_is(symbol, statistics), open_ms=ms - DAY_MS, close_ms=ms)
+
+    def ticker(self, symbol: str, number: int) -> Statistics:
+        """Return the statistics that ticker event `number` tells."""
+        return self._as_it_is(symbol, self._market.ticker(self._true.get(symbol, symbol), number))
+
+    def _as_it_is(self, symbol: str, s: Statistics) -> Statistics:
+        last = self._changed(symbol, s.last)
+        factor = self._factor(symbol, s.close_ms)
+        return replace(s, last=last, open=s.open * factor, high=s.high * factor, low=s.low * factor)
 
     def candle(self, symbol: str, open_ms: int, bar_ms: int) -> Candle:
         """Return the candle that opens at `open_ms`."""
         c = self._market.candle(self._true.get(symbol, symbol), open_ms, bar_ms)
         factor = self._factor(symbol, open_ms)
         return replace(c, open=c.open * factor, high=c.high * factor, low=c.low * factor, close=c.close * factor)
+
+    def _stopped_ms(self, symbol: str, ms: int) -> int:
+        for fault in self._stops:
+            if self._is_on(fault, symbol, ms):
+                return self._faults.begins_ms(fault)
+        return ms
 
     def _factor(self, symbol: str, ms: int) -> float:
         factor = 1.0

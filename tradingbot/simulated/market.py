@@ -12,6 +12,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Protocol
 
+from tradingbot.simulated.noise import Noise, mix, uniform
+
 __all__ = ["Candle", "Market", "Quote", "Statistics", "SyntheticMarket", "Terms", "main"]
 
 SYMBOLS = (
@@ -26,57 +28,14 @@ DAY_MS = 24 * HOUR_MS
 SAMPLE_MS = 15 * MINUTE_MS
 # (wave length in ms, standard deviation in log price): a random walk has sqrt(length) of it at every length
 WAVES = tuple((length, 0.009 * math.sqrt(length / HOUR_MS)) for length in (
-    2_000, 8_000, 30_000, 2 * MINUTE_MS, 8 * MINUTE_MS, 30 * MINUTE_MS, 2 * HOUR_MS, 8 * HOUR_MS, 48 * HOUR_MS,
+    8_000, 30_000, 2 * MINUTE_MS, 8 * MINUTE_MS, 30 * MINUTE_MS, 2 * HOUR_MS, 8 * HOUR_MS, 48 * HOUR_MS,
 ))  # fmt: skip
 TICKER_MS = 1000
+KEPT = 64  # updates of a symbol
+DRAW = (1 << 21) - 1  # three draws in 64 bits
 CRASH_SLOT_MS = 90 * MINUTE_MS  # at most one crash of the whole market begins in each
 CRASH_CHANCE = 0.6
 CRASH_MEMORY_SLOTS = 8  # how long a crash is still felt
-MASK = (1 << 64) - 1
-
-
-def _mix(*words: int) -> int:
-    """Return 64 well-mixed bits of the words (SplitMix64: Steele, Lea and Flood, 2014)."""
-    state = 0
-    for word in words:
-        state = (state + (word & MASK) + 0x9E3779B97F4A7C15) & MASK
-        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & MASK
-        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & MASK
-        state ^= state >> 31
-    return state
-
-
-def _uniform(*words: int) -> float:
-    """Return a number in [0, 1) that the words decide."""
-    return (_mix(*words) >> 11) / (1 << 53)
-
-
-def _normal(*words: int) -> float:
-    """Return a standard normal number that the words decide (Box and Muller, 1958)."""
-    return math.sqrt(-2 * math.log(1 - _uniform(*words, 1))) * math.cos(2 * math.pi * _uniform(*words, 2))
-
-
-class _Noise:
-    """Give smooth noise of one wave length: normal numbers on a grid of time, joined by cosines.
-
-    The two grid points around the last time asked for are kept; that is a matter of speed alone.
-    """
-
-    __slots__ = ("_left", "_length_ms", "_place", "_right", "_words")
-
-    def __init__(self, length_ms: int, *words: int) -> None:
-        self._words = (*words, length_ms)
-        self._length_ms = length_ms
-        self._place: int | None = None
-        self._left = self._right = 0.0
-
-    def at(self, ms: int) -> float:
-        place, rest = divmod(ms, self._length_ms)
-        if place != self._place:
-            self._place = place
-            self._left, self._right = _normal(*self._words, place), _normal(*self._words, place + 1)
-        share = (1 - math.cos(math.pi * rest / self._length_ms)) / 2
-        return self._left * (1 - share) + self._right * share
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +149,8 @@ class _Share:
     """Hold what makes one symbol of the market: its base price, tick, beta to the market, and its own noise."""
 
     __slots__ = (
-        "base", "beta", "digits", "last", "phase", "place", "spread", "step", "terms", "volatility", "volume", "waves",
+        "base", "beta", "day", "digits", "due", "phase", "place", "quotes", "spread", "step", "terms", "volatility",
+        "volume", "waves",
     )  # fmt: skip
 
     def __init__(self, seed: int, place: int, symbol: str, base: float) -> None:
@@ -199,14 +159,20 @@ class _Share:
         exponent = math.floor(math.log10(base))
         coin, quote = symbol.split("/")
         self.terms = Terms(coin, quote, Decimal(1).scaleb(exponent - 5), Decimal(1).scaleb(-exponent - 1))
-        self.last: tuple[int, Quote] | None = None
-        self.beta = 1 + 0.12 * place * (0.5 + _uniform(seed, 12, place))
+        self.beta = 1 + 0.12 * place * (0.5 + uniform(seed, 12, place))
         self.step = 10.0 ** (exponent - 5)
         self.digits = max(0, -round(math.log10(self.step)))
-        self.waves = [_Noise(length, seed, 15, place) for length, _ in WAVES]
-        self.volatility = _Noise(4 * HOUR_MS, seed, 13, place)
-        self.spread = _Noise(5_000, seed, 16, place)
-        self.volume = _Noise(24 * HOUR_MS, seed, 19, place)
+        self.waves = [  # the market's own noise and the symbol's
+            (deviation, length <= 2 * HOUR_MS, Noise(length, [(0.6, (seed, 14)), (0.5, (seed, 15, place))]))
+            for length, deviation in WAVES
+        ]
+        self.volatility = Noise(4 * HOUR_MS, [(1.0, (seed, 13, place))])
+        self.spread = Noise(5_000, [(1.0, (seed, 16, place))])
+        self.volume = Noise(24 * HOUR_MS, [(1.0, (seed, 19, place))])
+        # for speed alone: updates and their times by their numbers; open, high and low of 24 hours
+        self.quotes: dict[int, Quote] = {}
+        self.due: dict[int, int] = {}
+        self.day: tuple[range, float, float, float] | None = None
 
 
 class SyntheticMarket:
@@ -218,12 +184,12 @@ class SyntheticMarket:
 
     max_behind = 200
 
-    def __init__(self, seed: int, count: int = 6, every_ms: int = 500) -> None:
+    def __init__(self, seed: int, count: int = 6, every_ms: int = 1000) -> None:
         self.seed, self.every_ms = seed, every_ms
         self._crashes: dict[int, Crash | None] = {}
         self._samples: dict[tuple[str, int], float] = {}
-        self._common = [_Noise(length, seed, 14) for length, _ in WAVES]
-        named = [*SYMBOLS, *((f"C{place:04}/USDT", 1 + 99 * _uniform(9, place)) for place in range(12, count))]
+        self._felt: tuple[int, list[Crash]] = 0, []
+        named = [*SYMBOLS, *((f"C{place:04}/USDT", 1 + 99 * uniform(9, place)) for place in range(12, count))]
         self._shares = {symbol: _Share(seed, place, symbol, base) for place, (symbol, base) in enumerate(named[:count])}
 
     @property
@@ -241,26 +207,39 @@ class SyntheticMarket:
         return slot if self._due_ms(symbol, slot) <= ms else slot - 1
 
     def _due_ms(self, symbol: str, number: int) -> int:
-        place = self._shares[symbol].place
-        return number * self.every_ms + _mix(self.seed, 21, place, number) % self.every_ms
+        share = self._shares[symbol]
+        due = share.due.get(number)
+        if due is None:
+            if len(share.due) >= KEPT:
+                share.due.clear()  # they can be made again
+            due = number * self.every_ms + mix(self.seed, 21, share.place, number) % self.every_ms
+            share.due[number] = due
+        return due
 
     def update(self, symbol: str, number: int) -> Quote:
         """Return the book, and the trade, that update `number` brought."""
         share = self._shares[symbol]
-        if share.last is None or share.last[0] != number:
-            share.last = number, self.quote(symbol, self._due_ms(symbol, number))
-        return share.last[1]
+        quote = share.quotes.get(number)
+        if quote is None:
+            if len(share.quotes) >= KEPT:
+                share.quotes.clear()  # they can be made again
+            quote = share.quotes[number] = self.quote(symbol, self._due_ms(symbol, number))
+        return quote
 
     def statistics(self, symbol: str, ms: int) -> Statistics:
         """Return the statistics of the 24 hours before `ms`; high and low are sampled every quarter of an hour."""
         number = self.number(symbol, ms)
         last = self.update(symbol, number)
         first = self.number(symbol, ms - DAY_MS) + 1
-        slots = range((ms - DAY_MS) // SAMPLE_MS + 1, ms // SAMPLE_MS + 1)
-        samples = [self._sample(symbol, slot) for slot in slots]
-        return Statistics(
-            ms - DAY_MS, ms, samples[0], max(*samples, last.last), min(*samples, last.last), last, first, number
-        )
+        opened, high, low = self._day(symbol, range((ms - DAY_MS) // SAMPLE_MS + 1, ms // SAMPLE_MS + 1))
+        return Statistics(ms - DAY_MS, ms, opened, max(high, last.last), min(low, last.last), last, first, number)
+
+    def _day(self, symbol: str, slots: range) -> tuple[float, float, float]:
+        share = self._shares[symbol]
+        if share.day is None or share.day[0] != slots:
+            samples = [self._sample(symbol, slot) for slot in slots]
+            share.day = slots, samples[0], max(samples), min(samples)
+        return share.day[1:]
 
     def ticker_number(self, symbol: str, ms: int) -> int:
         """Return the number of the last ticker event at or before `ms`: one a second, symbols spread over it."""
@@ -297,9 +276,9 @@ class SyntheticMarket:
         return self._crashes[slot]
 
     def _make_crash(self, slot: int) -> Crash | None:
-        if _uniform(self.seed, 11, slot) >= CRASH_CHANCE:
+        if uniform(self.seed, 11, slot) >= CRASH_CHANCE:
             return None
-        draw = [_uniform(self.seed, 11, slot, place) for place in range(5)]
+        draw = [uniform(self.seed, 11, slot, place) for place in range(5)]
         start_ms = slot * CRASH_SLOT_MS + int(draw[0] * CRASH_SLOT_MS * 0.8)
         recovery = 0.0 if draw[3] < 0.25 else 0.3 + 0.7 * draw[3]
         depth, fall_ms = 0.02 + 0.05 * draw[1] ** 2, int((30 + 150 * draw[2]) * 1000)
@@ -309,9 +288,11 @@ class SyntheticMarket:
         """Return how far crashes have the market down (log price), and how fast it is falling (0 to 1)."""
         down = speed = 0.0
         slot = ms // CRASH_SLOT_MS
-        for place in range(slot - CRASH_MEMORY_SLOTS, slot + 1):
-            crash = self.crash(place)
-            if crash is None or ms < crash.start_ms:
+        if slot != self._felt[0]:
+            crashes = map(self.crash, range(slot - CRASH_MEMORY_SLOTS, slot + 1))
+            self._felt = slot, [crash for crash in crashes if crash is not None]
+        for crash in self._felt[1]:
+            if ms < crash.start_ms:
                 continue
             since = ms - crash.start_ms
             if since < crash.fall_ms:
@@ -333,17 +314,17 @@ class SyntheticMarket:
         down, speed = self.stress(ms)
         calm = math.exp(0.6 * share.volatility.at(ms))  # volatility comes in clusters
         wander = 0.0
-        for (length, deviation), common, own in zip(WAVES, self._common, share.waves, strict=True):
-            factor = calm if length <= 2 * HOUR_MS else 1.0
-            wander += deviation * factor * (0.6 * common.at(ms) + 0.5 * own.at(ms))
+        for deviation, is_short, noise in share.waves:
+            wander += deviation * (calm if is_short else 1.0) * noise.at(ms)
         mid = share.base * math.exp((wander - down) * share.beta)
         half_bps = (1.0 + 0.6 * place) * (1 + 12 * speed) * math.exp(0.3 * share.spread.at(ms))
         step, digits = share.step, share.digits
         bid = math.floor(mid * (1 - half_bps / 10_000) / step) * step
         ask = max(math.ceil(mid * (1 + half_bps / 10_000) / step) * step, bid + step)
-        last = bid if _uniform(seed, 17, place, ms) < 0.5 + 0.4 * speed else ask
+        bits = mix(seed, 17, place, ms)
+        last = bid if (bits & DRAW) / (DRAW + 1) < 0.5 + 0.4 * speed else ask
         depth = 20_000 / (1 + place) / (1 + 8 * speed) / mid
-        sizes = [depth * (0.2 + 1.6 * _uniform(seed, 18, place, ms, side)) for side in (0, 1)]
+        sizes = [depth * (0.2 + 1.6 * (bits >> shift & DRAW) / (DRAW + 1)) for shift in (21, 42)]
         volume = 2e9 / (1 + place) ** 1.5 * math.exp(0.4 * share.volume.at(ms))
         return Quote(
             ms, symbol, round(bid, digits), round(ask, digits), round(last, digits),
@@ -354,7 +335,7 @@ class SyntheticMarket:
         """Yield the quotes of all symbols in [start_ms, end_ms), each about every `every_ms`, in order of time."""
         for base in range(start_ms, end_ms, every_ms):
             due = sorted(
-                (base + _mix(self.seed, 20, share.place, base) % every_ms, symbol)
+                (base + mix(self.seed, 20, share.place, base) % every_ms, symbol)
                 for symbol, share in self._shares.items()
             )
             for ms, symbol in due:

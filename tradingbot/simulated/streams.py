@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,13 +12,17 @@ import orjson
 
 from tradingbot.simulated import payloads
 from tradingbot.simulated.core import Core
+from tradingbot.simulated.faults import Fault, alter
 
 __all__ = ["MarketStream", "UserStream"]
 
-KINDS = ("bookTicker", "ticker", "miniTicker", "trade", "aggTrade")  # the order of what one update brings
+KINDS = ("ticker", "miniTicker", "bookTicker", "trade", "aggTrade")  # the order of what one update brings
+GARBAGE = b"\x00\x01{garbage"
 TICKERS = ("ticker", "miniTicker")
 
-_Event = tuple[int, int, int, int, int, bytes]  # time, place of the symbol, number, rank, place of the subscription
+_Event = tuple[
+    int, int, int, int, int, dict[str, Any] | None
+]  # time, place of the symbol, number, rank, place of the subscription
 
 
 @dataclass(slots=True)
@@ -27,6 +32,7 @@ class _Subscription:
     symbol: str
     kind: str
     told: int
+    is_stale: bool = False
 
 
 class MarketStream:
@@ -59,27 +65,57 @@ class MarketStream:
         return orjson.dumps({"result": None, "id": number})
 
     def due(self, now: int) -> Iterator[bytes]:
-        """Yield every event up to `now` that has not been told yet, in order of time; of one update the book first.
+        """Yield every event up to `now` that has not been told yet, in order of time, an update's ticker first."""
+        for _, event in self.events(now):
+            if not self._core.faults:
+                yield orjson.dumps(event)
+            else:  # a fault can ask for a value that only a careless exchange would write
+                yield GARBAGE if event is None else json.dumps(event).encode()
+
+    def events(self, now: int) -> Iterator[tuple[int, dict[str, Any] | None]]:
+        """Yield the events of `due` with their times, None for garbage.
 
         Events are made one by one as they are asked for, so that a long absence costs no memory.
         """
         subscriptions = list(self._subscriptions.values())  # others may come while this runs
-        streams = [self._events(subscription, place, now) for place, subscription in enumerate(subscriptions)]
-        for _, _, number, _, place, event in heapq.merge(*streams):
+        streams = []
+        for place, subscription in enumerate(subscriptions):
+            span = self._span(subscription, now)
+            if span:
+                streams.append(self._events(subscription, place, span, now))
+        for ms, _, number, _, place, event in heapq.merge(*streams):
             subscriptions[place].told = number
-            yield event
+            yield ms, event
 
-    def _events(self, subscription: _Subscription, place: int, now: int) -> Iterator[_Event]:
+    def _span(self, subscription: _Subscription, now: int) -> range:
+        """Return the numbers of the events that are due."""
+        fault = self._fault(subscription, now) if self._core.faults else None
+        lag_ms = int(fault.seconds * 1000) if fault is not None and fault.does == "stale" else 0
+        is_stale, last = lag_ms > 0, self._last(subscription.symbol, subscription.kind, now - lag_ms)
+        silent = fault is not None and fault.does == "silent"
+        if silent or self._core.state(subscription.symbol, now) != "trading":
+            subscription.told = last
+        elif subscription.is_stale != is_stale:
+            subscription.is_stale, subscription.told = is_stale, last - 1
+        behind = self._core.market.max_behind
+        return range(subscription.told + 1 if behind is None else max(subscription.told + 1, last - behind), last + 1)
+
+    def _events(self, subscription: _Subscription, place: int, span: range, now: int) -> Iterator[_Event]:
         symbol, kind = subscription.symbol, subscription.kind
-        last, behind = self._last(symbol, kind, now), self._core.market.max_behind
-        first = subscription.told + 1 if behind is None else max(subscription.told + 1, last - behind)
+        fault = self._fault(subscription, now) if self._core.faults else None
         rank, symbol_place = KINDS.index(kind), self._places[symbol]
-        for number in range(first, last + 1):
+        for number in span:
             ms, event = self._event(symbol, kind, number)
             if event is None:
                 subscription.told = number
-            else:
-                yield ms, symbol_place, number, rank, place, orjson.dumps(event)
+                continue
+            if fault is not None and fault.does != "stale":
+                event = None if fault.does == "garbage" else alter(fault, event)
+            yield ms, symbol_place, number, rank, place, event
+
+    def _fault(self, subscription: _Subscription, now: int) -> Fault | None:
+        target = f"stream {subscription.symbol.replace('/', '').lower()}@{subscription.kind}"
+        return next((fault for _, fault in self._core.faults.active(target, now)), None)
 
     def _parse(self, name: str) -> tuple[str, str] | None:
         market, _, kind = name.partition("@")
