@@ -112,7 +112,10 @@ class CcxtExchange:
             rows = await self._ask(self._ccxt.fetch_tickers(list(symbols)))
             if not isinstance(rows, dict):
                 raise BadAnswerError("the answer to fetch_tickers is no table")
-            return [self._ticker(symbol, rows[symbol]) for symbol in symbols if isinstance(rows.get(symbol), dict)]
+            found = [self._ticker(symbol, rows[symbol]) for symbol in symbols if isinstance(rows.get(symbol), dict)]
+            if symbols and not found:
+                raise BadAnswerError("the answer to fetch_tickers has no ticker that was asked for")
+            return found
         return await self._one_by_one(symbols)
 
     async def _one_by_one(self, symbols: Sequence[str]) -> list[Ticker]:

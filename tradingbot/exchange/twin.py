@@ -65,9 +65,10 @@ class TwinExchange:
         """Return one ticker for each symbol that was answered."""
         ids = [symbol.replace("/", "") for symbol in symbols]
         rows = await self._ask("ticker/24hr", symbols=orjson.dumps(ids).decode())
-        if not isinstance(rows, list):
-            raise BadAnswerError("the answer to ticker/24hr is no table")
-        return [self._ticker(row) for row in rows if isinstance(row, dict) and row.get("symbol") in self._symbols]
+        known = [row for row in rows if isinstance(row, dict) and row.get("symbol") in self._symbols]
+        if not known:
+            raise BadAnswerError("the answer to ticker/24hr has no ticker that was asked for")
+        return [self._ticker(row) for row in known]
 
     def _ticker(self, row: dict[str, Any]) -> Ticker:
         bid, bid_size = side(number(row.get("bidPrice")), number(row.get("bidQty")))

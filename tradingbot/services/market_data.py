@@ -24,6 +24,7 @@ MAX_CONNECTS_A_MINUTE = 10
 MINUTE_S = 60.0
 LOOK_S = 0.25
 EARLY_S = 0.5  # before WATCHDOG_S is over: so that the first answer is there by then
+SAID = frozenset((1, 64, 4096))  # of so many failures in a row a line tells
 COUNTS = 12  # of the accepted tickers, spread over the last minute
 
 
@@ -95,7 +96,7 @@ class MarketData:
         self.rejected[reason] += 1
         self.rejected_by_symbol[symbol] += 1
         if reason not in HARMLESS:
-            self._fail(symbol, f"rejected as {reason}")
+            self._fail(symbol, f"rejected as {reason}", say=True)
             self._say(symbol, reason)
 
     def drop(self, symbol: str) -> None:
@@ -218,7 +219,8 @@ class MarketData:
         except HeldBackError as error:
             self.hold_back(error)
         except ExchangeTroubleError as error:
-            self._complain("poll", error)
+            if self._complain("poll", error) and self._settings().FEATURE_RETRY_BACKOFF:
+                log.warning("retry_state symbols=%d error=%s", len(due), error)
             if isinstance(error, UnknownSymbolError):
                 self.unknown()
             for symbol in due:
@@ -231,11 +233,13 @@ class MarketData:
             for symbol in set(due) - {ticker.symbol for ticker in tickers}:
                 self._fail(symbol, "no answer", say=True)
 
-    def _complain(self, what: str, error: ExchangeTroubleError) -> None:
-        """Say what broke a stream or a poll: once, until it works again or breaks in another way."""
-        if self._trouble.get(what) is not type(error):
-            log.warning("%s broken: %s", what, error)
+    def _complain(self, what: str, error: ExchangeTroubleError) -> bool:
+        """Say what broke a stream or a poll: once, until it works again or breaks in another way; return whether."""
+        is_new = self._trouble.get(what) is not type(error)
         self._trouble[what] = type(error)
+        if is_new:
+            log.warning("%s broken: %s", what, error)
+        return is_new
 
     def _delay_s(self, attempts: int) -> float:
         """Return a delay after so many failures in a row, with full jitter (Brooker, 2015), in seconds."""
@@ -248,10 +252,10 @@ class MarketData:
         before = self.retries.get(symbol)
         attempts = before.attempts + 1 if before is not None else 1
         delay_s = self._delay_s(attempts)
-        says = say and attempts & (attempts - 1) == 0
+        says = say and attempts in SAID
         said = says or (before is not None and before.said)
         self.retries[symbol] = Retry(attempts, asyncio.get_running_loop().time() + delay_s, why, said)
-        if says:  # the 1st, 2nd, 4th, 8th ... in a row is said
+        if says:
             log.warning("retry_state symbol=%s attempts=%d wait_s=%.1f error=%s", symbol, attempts, delay_s, why)
 
     def _say(self, symbol: str, reason: str) -> None:

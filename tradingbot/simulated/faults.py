@@ -14,7 +14,7 @@ from typing import Any
 
 from tradingbot.errors import UsageError
 
-__all__ = ["WHOLE", "Delivery", "Fault", "Faults", "Manner", "alter", "read_faults"]
+__all__ = ["VALUES", "WHOLE", "Delivery", "Fault", "Faults", "Manner", "alter", "read_faults"]
 
 FOREVER_S = math.inf
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from tradingbot.simulated.faults import Fault, Faults
-from tradingbot.simulated.market import DAY_MS, Candle, Market, Quote, Statistics, Terms
+from tradingbot.simulated.market import Candle, Market, Quote, Statistics, Terms
 
 __all__ = ["FaultyMarket"]
 
@@ -61,9 +61,8 @@ class FaultyMarket:
 
     def statistics(self, symbol: str, ms: int) -> Statistics:
         """Return the statistics of the 24 hours before `ms`."""
-        stopped_ms = self._stopped_ms(symbol, ms)
-        statistics = self._market.statistics(self._true.get(symbol, symbol), stopped_ms)
-        return replace(self._as_it_is(symbol, statistics), open_ms=ms - DAY_MS, close_ms=ms)
+        ms = self._stopped_ms(symbol, ms)  # the time that it tells stands still as well
+        return self._as_it_is(symbol, self._market.statistics(self._true.get(symbol, symbol), ms))
 
     def ticker(self, symbol: str, number: int) -> Statistics:
         """Return the statistics that ticker event `number` tells."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import orjson
 
 from tradingbot.simulated import payloads
 from tradingbot.simulated.core import Core
-from tradingbot.simulated.faults import Fault, alter
+from tradingbot.simulated.faults import VALUES, Fault, alter
 
 __all__ = ["MarketStream", "UserStream"]
 
@@ -80,19 +80,19 @@ class MarketStream:
         subscriptions = list(self._subscriptions.values())  # others may come while this runs
         streams = []
         for place, subscription in enumerate(subscriptions):
-            span = self._span(subscription, now)
+            faults = self._faults(subscription, now)
+            span = self._span(subscription, faults, now)
             if span:
-                streams.append(self._events(subscription, place, span, now))
+                streams.append(self._events(subscription, place, span, faults))
         for ms, _, number, _, place, event in heapq.merge(*streams):
             subscriptions[place].told = number
             yield ms, event
 
-    def _span(self, subscription: _Subscription, now: int) -> range:
+    def _span(self, subscription: _Subscription, faults: Sequence[Fault], now: int) -> range:
         """Return the numbers of the events that are due."""
-        fault = self._fault(subscription, now) if self._core.faults else None
-        lag_ms = int(fault.seconds * 1000) if fault is not None and fault.does == "stale" else 0
+        lag_ms = max((int(fault.seconds * 1000) for fault in faults if fault.does == "stale"), default=0)
         is_stale, last = lag_ms > 0, self._last(subscription.symbol, subscription.kind, now - lag_ms)
-        silent = fault is not None and fault.does == "silent"
+        silent = any(fault.does == "silent" for fault in faults)
         if silent or self._core.state(subscription.symbol, now) != "trading":
             subscription.told = last
         elif subscription.is_stale != is_stale:
@@ -100,22 +100,28 @@ class MarketStream:
         behind = self._core.market.max_behind
         return range(subscription.told + 1 if behind is None else max(subscription.told + 1, last - behind), last + 1)
 
-    def _events(self, subscription: _Subscription, place: int, span: range, now: int) -> Iterator[_Event]:
+    def _events(
+        self, subscription: _Subscription, place: int, span: range, faults: Sequence[Fault]
+    ) -> Iterator[_Event]:
         symbol, kind = subscription.symbol, subscription.kind
-        fault = self._fault(subscription, now) if self._core.faults else None
         rank, symbol_place = KINDS.index(kind), self._places[symbol]
         for number in span:
             ms, event = self._event(symbol, kind, number)
             if event is None:
                 subscription.told = number
                 continue
-            if fault is not None and fault.does != "stale":
-                event = None if fault.does == "garbage" else alter(fault, event)
+            for fault in faults:
+                if fault.does in VALUES:
+                    event = alter(fault, event)
+            if any(fault.does == "garbage" for fault in faults):
+                event = None
             yield ms, symbol_place, number, rank, place, event
 
-    def _fault(self, subscription: _Subscription, now: int) -> Fault | None:
+    def _faults(self, subscription: _Subscription, now: int) -> list[Fault]:
+        if not self._core.faults:
+            return []
         target = f"stream {subscription.symbol.replace('/', '').lower()}@{subscription.kind}"
-        return next((fault for _, fault in self._core.faults.active(target, now)), None)
+        return [fault for _, fault in self._core.faults.active(target, now)]
 
     def _parse(self, name: str) -> tuple[str, str] | None:
         market, _, kind = name.partition("@")

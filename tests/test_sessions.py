@@ -1,0 +1,274 @@
+"""Whole sessions: what the exchange served and what the bot made of it, over sockets and in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import orjson
+import pytest
+from rich.console import Console
+
+import tradingbot as tb
+from tests.test_live import bot, call, command, status_of, wait_for
+from tradingbot.config import Settings, make_settings
+from tradingbot.exchange.ccxt_client import CcxtExchange
+from tradingbot.exchange.feeds import BinanceTap
+from tradingbot.io.home import Home
+from tradingbot.io.overrides import Effective
+from tradingbot.market.ticker import Ticker
+from tradingbot.services.clock import Clock
+from tradingbot.services.connect import Surroundings
+from tradingbot.services.session import Session
+from tradingbot.simulated import server as server_module
+from tradingbot.simulated.core import Core
+from tradingbot.simulated.market import CRASH_SLOT_MS, SyntheticMarket
+from tradingbot.simulated.server import ExchangeServer
+from tradingbot.simulated.streams import MarketStream
+from tradingbot.ui.dashboard import render
+
+TRIGGER = re.compile(
+    r"BUY TRIGGER symbol=(\S+) last=(\S+) drop_pct=(\S+) reference=(\S+) source=anchor threshold=(\S+) mode=4 "
+    r"outcome=(\w+)(?: reasons=(\S+))? id=(\S+)"
+)
+
+
+def crash_ms(market: SyntheticMarket, after_ms: int) -> int:
+    """Return when a deep crash begins."""
+    slot = after_ms // CRASH_SLOT_MS + 1
+    while (crash := market.crash(slot)) is None or crash.depth < 0.04 or crash.fall_ms > 90_000:
+        slot += 1
+    return crash.start_ms
+
+
+def test_log_dashboard_and_status_tell_the_triggers_of_a_replay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An observing bot through a crash, over real sockets: what was served, replayed, gives the very same triggers."""
+    market = SyntheticMarket(7, 4)
+    clock = Clock(20, crash_ms(market, 1_767_225_600_000) - 30_000)
+    core = Core(market)
+    served: list[tuple[int, bytes]] = []
+
+    class Noted(MarketStream):
+        def due(self, now: int) -> Iterator[bytes]:
+            for event in super().due(now):
+                served.append((now, event))
+                yield event
+
+    monkeypatch.setattr(server_module, "MarketStream", Noted)
+
+    async def connect(settings: Settings, _: Path, __: int, stack: contextlib.AsyncExitStack) -> Surroundings:
+        core.speed = 20
+        server = await stack.enter_async_context(ExchangeServer(core, clock.now_ms))
+        exchange = CcxtExchange("embedded", clock.now_ms, settings.REQUEST_TIMEOUT_S, server.url)
+        stack.push_async_callback(exchange.close)
+        return Surroundings(exchange, clock)
+
+    effective = Effective(make_settings({}), dict.fromkeys(Settings.__struct_fields__, "test"), Home(tmp_path, "test"))
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("tradingbot")
+    logger.setLevel("INFO")
+    logger.addHandler(handler)
+
+    async def main() -> None:
+        await Session(effective, None, connect).run(10)
+
+    try:
+        asyncio.run(main())
+    finally:
+        logger.removeHandler(handler)
+    logged = [found.groups() for line in lines if (found := TRIGGER.match(line))]
+    assert len({found[0] for found in logged}) == 4, "the crash took them all down"
+    status = status_of(tmp_path)
+
+    now = 0
+    tickers: list[Ticker] = []
+    tap = BinanceTap(lambda: now)
+    tap.begin({symbol.replace("/", ""): symbol for symbol in market.symbols}, tickers.append)
+    for at, event in served:
+        now = max(now, at)
+        tap.take(orjson.loads(event))
+    replayed = tb.replay(tickers).decisions
+    assert len(replayed) - len(logged) in (0, 1)  # the last one may have been on its way when the bot stopped
+    expected = [
+        (d["symbol"], f"{d['last']:.8g}", f"{d['drop_pct']:.3f}", f"{d['reference']:.8g}", f"{d['threshold']:.8g}",
+         d["outcome"], ",".join(d["reasons"]) or None, d["decision_id"].rsplit(":", 1)[1])
+        for d in replayed[: len(logged)]
+    ]  # fmt: skip
+    assert [(*found[:7], found[7].rsplit(":", 1)[1]) for found in logged] == expected
+    assert [d["decision_id"] for d in status["decisions"]] == [found[7] for found in logged][-20:]
+    for row in status["symbols"]:
+        assert row["triggers"] == sum(found[0] == row["symbol"] for found in logged)
+    console = Console(width=200, record=True, file=(tmp_path / "x").open("w"))
+    console.print(render(status, 200))
+    console.file.close()
+    shown = console.export_text()
+    for d in status["decisions"][-6:]:
+        assert f"{d['symbol']} {d['last']:.6g} is {d['drop_pct']:.2f} % from its anchor, {d['outcome']}" in shown
+    assert core.orders_seen == 0
+
+
+@contextmanager
+def exchange(home: Path, *words: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run an exchange in its own process; give it and its address."""
+    arguments = [sys.executable, "-m", "tradingbot", "exchange", "--home", str(home), *words]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield process, process.stdout.readline().split()[1]
+        finally:
+            process.kill()
+
+
+def test_a_bot_follows_an_exchange_that_runs_elsewhere(tmp_path: Path) -> None:
+    """Time, speed and symbols are that exchange's; killed and started again it goes on, and no clock runs back."""
+    times: list[int] = []
+
+    def is_fresh() -> bool:
+        status = status_of(home)
+        times.append(status.get("time_ms", 0))
+        return bool(status.get("data", {}).get("fresh") == 3 and status["data"]["mode"] == "stream")
+
+    home = tmp_path / "bot"
+    home.mkdir()
+    speed = ("--set", "EMBEDDED_SPEED=30", "--set", "EMBEDDED_SYMBOLS=3")
+    with exchange(tmp_path / "a", *speed) as (first, url):  # noqa: SIM117  (the second one needs its address)
+        with bot(home, "--set", f"EMBEDDED_URL={url}", "--set", "WATCHDOG_S=2", "--set", "POLL_S=0.5") as process:
+            wait_for(is_fresh, process)
+            began = status_of(home)["time_ms"]
+            time.sleep(1)
+            assert status_of(home)["time_ms"] - began > 10_000
+            first.kill()
+            first.wait()
+            wait_for(lambda: not is_fresh(), process)
+            with exchange(tmp_path / "a", "--port", url.rsplit(":", 1)[1], *speed):
+                wait_for(is_fresh, process, 60)
+                ticks = status_of(home)["data"]["ticks"]
+                wait_for(lambda: status_of(home)["data"]["ticks"] > ticks + 50, process)
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(20) == 0
+    assert times == sorted(times)
+    assert len(status_of(home)["symbols"]) == 3
+
+
+def test_a_killed_exchange_tells_no_moment_twice(tmp_path: Path) -> None:
+    """SIGKILL at a hundred times real time: the next one begins behind all that was told."""
+    import urllib.request
+
+    def now(url: str) -> int:
+        return int(orjson.loads(urllib.request.urlopen(url + "/api/v3/time").read())["serverTime"])
+
+    last = 0
+    for _ in range(3):
+        with exchange(tmp_path, "--set", "EMBEDDED_SPEED=100") as (process, url):
+            assert now(url) >= last
+            time.sleep(0.7)
+            last = now(url)
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a recorded market with crashes in it."""
+    path = tmp_path_factory.mktemp("data") / "recording.csv"
+    words = ["--seed", "7", "--hours", "1.5", "--symbols", "3", "--out", str(path)]
+    subprocess.run([sys.executable, "-m", "tradingbot.simulated.market", *words], check=True)
+    return path
+
+
+def virtual(home: Path, seconds: float, *words: str) -> subprocess.CompletedProcess[str]:
+    home.mkdir(exist_ok=True)
+    return call(home, "--virtual", "--duration", str(seconds), "--no-dashboard", *words)
+
+
+@pytest.mark.parametrize("mode", [1, 2, 3, 4])
+def test_a_recorded_market_in_virtual_time_gives_the_decisions_of_its_replay(
+    tmp_path: Path, recording: Path, mode: int
+) -> None:
+    """The whole bot on the recording: every decision id, price, reference and outcome is the replay's."""
+    setting = ("--set", f"DROP_TRIGGER_MODE={mode}", "--set", "DROP_TRIGGER_VALUE=0.99")
+    done = virtual(tmp_path / "bot", 5410, "--set", f"EMBEDDED_MARKET={recording}", *setting)
+    assert done.returncode == 0, done.stderr
+    replayed = tb.replay(recording, DROP_TRIGGER_MODE=mode, DROP_TRIGGER_VALUE=0.99).decisions
+    logged = re.findall(r"outcome=(\w+)(?: reasons=(\S+))? id=(\S+)", done.stderr)
+    assert logged == [(d["outcome"], ",".join(d["reasons"]), d["decision_id"]) for d in replayed]
+    assert len(logged) > 5
+    kept = status_of(tmp_path / "bot")["decisions"]
+    names = ("decision_id", "ts_ms", "symbol", "last", "reference", "threshold", "drop_pct", "outcome", "bid", "ask")
+    assert [[d[name] for name in names] for d in kept] == [[d[name] for name in names] for d in replayed[-20:]]
+
+
+def test_virtual_time_is_the_same_from_run_to_run(tmp_path: Path) -> None:
+    """Log and status to the byte, paper orders and all; a second run on the same home goes on where the first ended."""
+    words = ("--set", "GLOBAL_TRADING=true", "--set", "DROP_TRIGGER_VALUE=0.995", "--set", "EMBEDDED_SYMBOLS=4")
+    seen = []
+    for name in ("a", "b"):
+        done = virtual(tmp_path / name, 2400, *words)
+        assert done.returncode == 0, done.stderr
+        status = status_of(tmp_path / name)
+        del status["bot"]["pid"], status["disk"]
+        seen.append((done.stderr, status))
+    assert seen[0] == seen[1]
+    assert "FILL symbol=" in seen[0][0]
+    assert seen[0][1]["time_ms"] == 1_767_225_600_000 + 2_400_000
+    virtual(tmp_path / "a", 60, *words)
+    assert status_of(tmp_path / "a")["time_ms"] == 1_767_225_600_000 + 2_460_000
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("--virtual",), "needs --duration"),
+        (("--virtual", "--duration", "1", "--set", "EXCHANGE=binance"), "embedded exchange in this process"),
+        (("--duration", "1", "--set", "EMBEDDED_MARKET=nowhere.csv"), "no file or directory nowhere.csv"),
+    ],
+)
+def test_what_cannot_be_played_is_one_line(tmp_path: Path, words: tuple[str, ...], complaint: str) -> None:
+    """Exit 2, and what to do."""
+    done = call(tmp_path, *words)
+    assert done.returncode == 2, done.stderr
+    assert complaint in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_interrupt_while_the_exchange_does_not_answer_ends_it_at_once(tmp_path: Path) -> None:
+    """Somebody listens and never answers: Ctrl-C is not made to wait for the timeout."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        words = command(tmp_path, "--set", f"EMBEDDED_URL=http://127.0.0.1:{silent.getsockname()[1]}")
+        with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+            wait_for(lambda: status_of(tmp_path).get("bot", {}).get("state") == "starting", process)
+            process.send_signal(signal.SIGINT)
+            _, stderr = process.communicate(timeout=5)
+    assert process.returncode == 0
+    assert "stopped sid=" in stderr
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_a_features_word_is_in_the_log_only_while_it_is_on(tmp_path: Path, on: bool) -> None:
+    """`retry_state` is what an operator greps for after a rollback."""
+    script = tmp_path / "faults.toml"
+    rows = [f'[[fault]]\non = "stream *@{kind}"\ndoes = "crossed"\nfrom_s = 60\n' for kind in ("ticker", "bookTicker")]
+    rows.append('[[fault]]\non = "GET ticker/24hr"\ndoes = "crossed"\nfrom_s = 60\n')
+    script.write_text("".join(rows))
+    with exchange(tmp_path, "--set", "EMBEDDED_SPEED=30", "--faults", str(script)) as (_, url):
+        words = ("--set", f"EMBEDDED_URL={url}", "--set", "WATCHDOG_S=1", "--set", "POLL_S=0.2", "--duration", "6")
+        done = call(tmp_path, *words, "--set", f"FEATURE_RETRY_BACKOFF={str(on).lower()}")
+    assert done.returncode == 0, done.stderr
+    assert "ticker rejected" in done.stderr
+    assert ("retry_state" in done.stderr) is on
+    for word in ("warmstart", "WARMSTART", "jsonl"):
+        assert word not in done.stderr
