@@ -77,6 +77,14 @@ def showing_dashboard(wanted: bool | None) -> Iterator[Callable[[dict[str, Any]]
         yield None
         return
     console = Console()
+    if not console.is_terminal:  # nothing to redraw: the last one is printed at the end
+        kept: list[dict[str, Any]] = []
+        try:
+            yield lambda status: kept.__setitem__(slice(None), [status])
+        finally:
+            for status in kept:
+                console.print(render(status, console.width))
+        return
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
 
         def show(status: dict[str, Any]) -> None:
