@@ -7,13 +7,16 @@ import platform
 import sys
 from collections.abc import Callable, Iterator
 
-from benchmarks import engine_speed, processes
+from benchmarks import engine_speed, processes, wide
 
 BENCHMARKS: dict[str, Callable[[], Iterator[str]]] = {
     "engine": engine_speed.engine,
     "latency": engine_speed.latency,
     "start": processes.start,
     "memory": processes.memory,
+    "live": processes.live,
+    "wide": wide.wide,
+    "day": processes.day,
 }
 
 

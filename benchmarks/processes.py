@@ -38,6 +38,41 @@ def start() -> Iterator[str]:
         yield f"{name:31} {took:12.3f} s       {over:+.3f} s over a bare interpreter"
 
 
+def _until_started(home: str) -> float:
+    """Return how long a bot takes from its command until it has chosen its symbols, in seconds."""
+    words = [sys.executable, "-m", "tradingbot", "--home", home, "--no-dashboard"]
+    began = time.perf_counter()
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if " started " in line:
+                break
+        took = time.perf_counter() - began
+        process.kill()
+    return took
+
+
+def live() -> Iterator[str]:
+    """Measure the start of a live session on the embedded exchange against importing ccxt.pro, in turn."""
+    with tempfile.TemporaryDirectory() as home:
+        rows = [(_seconds("-c", "import ccxt.pro"), _until_started(home)) for _ in range(ROUNDS)]
+    bare, took = (statistics.median(column) for column in zip(*rows, strict=True))
+    ratio = statistics.median(started / imported for imported, started in rows)
+    yield f"{'import ccxt.pro':31} {bare:12.3f} s"
+    yield f"{'live session, until it watches':31} {took:12.3f} s       {ratio:.2f} of it"
+
+
+def day(hours: int = 24, symbols: int = 20) -> Iterator[str]:
+    """Measure a simulated day of 20 symbols in virtual time: the whole bot and the exchange in one process."""
+    with tempfile.TemporaryDirectory() as home:
+        words = ["-m", "tradingbot", "--home", home, "--virtual", "--no-dashboard", "--duration", str(hours * 3600)]
+        began = time.perf_counter()
+        command = [sys.executable, *words, "--set", f"EMBEDDED_SYMBOLS={symbols}"]
+        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+        took = time.perf_counter() - began
+    yield f"{f'{hours} h of {symbols} symbols':31} {took:12.0f} s       {hours * 3600 / took:,.0f} times real time"
+
+
 def _write(path: Path, count: int, shuffled: bool) -> None:
     rng = np.random.default_rng(1)
     chunk, names = 1_000_000, np.array([f"S{i}/USDT" for i in range(20)])

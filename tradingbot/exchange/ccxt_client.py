@@ -30,6 +30,7 @@ __all__ = ["CcxtExchange", "map_error", "retry_after_s"]
 
 Answer = TypeVar("Answer")
 DEFAULT_RETRY_AFTER_S = 60.0
+MOST_NAMED = 100  # symbols in a request for tickers; more are asked for all together
 NOWHERE = "http://127.0.0.1:9"  # the discard port: what must not leave the machine ends here
 
 
@@ -109,7 +110,8 @@ class CcxtExchange:
     async def tickers(self, symbols: Sequence[str]) -> list[Ticker]:
         """Return one ticker for each symbol that was answered."""
         if self.abilities.batched:
-            rows = await self._ask(self._ccxt.fetch_tickers(list(symbols)))
+            wanted = list(symbols) if len(symbols) <= MOST_NAMED else None  # else an address that servers refuse
+            rows = await self._ask(self._ccxt.fetch_tickers(wanted))
             if not isinstance(rows, dict):
                 raise BadAnswerError("the answer to fetch_tickers is no table")
             found = [self._ticker(symbol, rows[symbol]) for symbol in symbols if isinstance(rows.get(symbol), dict)]
