@@ -38,7 +38,8 @@ class CcxtExchange:
     """Speak to one exchange through ccxt.
 
     `exchange_id` is ccxt's, or "embedded" for the embedded exchange at `url`, which speaks Binance's words. `now_ms` is
-    the session's clock; every ticker is stamped with it on receipt. A request ends within `timeout_s`.
+    the session's clock; every ticker is stamped with it on receipt, and goes by the exchange's own time only where
+    every feed tells one. A request ends within `timeout_s`.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class CcxtExchange:
             }  # fmt: skip
         kind: Any = getattr(ccxt.pro, ccxt_id, None) or getattr(ccxt.async_support, ccxt_id)
         self._tap: BinanceTap | None = BinanceTap(now_ms) if can_tap(kind) else None
+        self._tells_time = self._tap is None  # books carry none; one clock for all feeds, and so the receipt's
         if self._tap is not None:
             kind = tapped(kind, self._tap)
         if url is not None:
@@ -86,7 +88,7 @@ class CcxtExchange:
         self.abilities = Abilities(
             streams=self._tap is not None or bool(has.get("watchTicker")),
             batched=bool(has.get("fetchTickers")),
-            note="books and tickers tapped" if self._tap is not None else "tickers watched one by one",
+            note="books_and_tickers" if self._tap is not None else "tickers_one_by_one",
         )
 
     def __repr__(self) -> str:
@@ -192,11 +194,14 @@ class CcxtExchange:
         asked = self._ccxt.markets[symbol]["id"] if symbol in (self._ccxt.markets or {}) else None
         foreign = answered if isinstance(answered, str) and asked is not None and answered != asked else None
         ts = row.get("timestamp")
+        if not isinstance(ts, int) or isinstance(ts, bool):
+            self._tells_time, ts = False, recv_ms
+        age_ms = None if self._tells_time else max(recv_ms - ts, 0)
         bid, bid_size = side(row.get("bid"), row.get("bidVolume"))
         ask, ask_size = side(row.get("ask"), row.get("askVolume"))
         return Ticker(
-            symbol, ts if isinstance(ts, int) else recv_ms, row.get("last"), bid, ask, row.get("quoteVolume"), bid_size,
-            ask_size, recv_ms, answered_as=foreign,
+            symbol, ts if self._tells_time else recv_ms, row.get("last"), bid, ask, row.get("quoteVolume"), bid_size,
+            ask_size, recv_ms, age_ms, foreign,
         )  # fmt: skip
 
 

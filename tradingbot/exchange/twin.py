@@ -38,7 +38,7 @@ class TwinExchange:
     """
 
     name = "embedded"
-    abilities = Abilities(streams=True, batched=True, note="in this process")
+    abilities = Abilities(streams=True, batched=True, note="in_this_process")
 
     def __init__(
         self, core: Core, now_ms: Callable[[], int], at: Callable[[int | None], None], timeout_s: float
@@ -74,9 +74,10 @@ class TwinExchange:
         bid, bid_size = side(number(row.get("bidPrice")), number(row.get("bidQty")))
         ask, ask_size = side(number(row.get("askPrice")), number(row.get("askQty")))
         recv_ms = self._now_ms()
+        age_ms = max(recv_ms - row["closeTime"], 0) if isinstance(row.get("closeTime"), int) else None
         return Ticker(
-            self._symbols[row["symbol"]], row.get("closeTime", recv_ms), number(row.get("lastPrice")), bid, ask,
-            number(row.get("quoteVolume")), bid_size, ask_size, recv_ms,
+            self._symbols[row["symbol"]], recv_ms, number(row.get("lastPrice")), bid, ask,
+            number(row.get("quoteVolume")), bid_size, ask_size, recv_ms, age_ms,
         )  # fmt: skip
 
     async def time_ms(self) -> int | None:

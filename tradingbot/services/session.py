@@ -139,7 +139,7 @@ class Session:
             await self._hold_back((before.held_back_until_ms - self.clock.now_ms()) / 1000 / self.clock.speed)
         markets = await self._answered(exchange.load, exchange.name)
         symbols = await self._answered(lambda: choose_symbols(exchange, markets, self.settings), exchange.name)
-        await self._compare_clocks(exchange)
+        await self._say_what_it_gives(exchange, symbols[0])
         self._wire(exchange, markets, symbols)
         assert self.market_data is not None
         assert self.listings is not None
@@ -158,8 +158,8 @@ class Session:
         )  # fmt: skip
         data.unknown = listings.ask
         log.info(
-            "started sid=%s version=%s exchange=%s symbols=%d data=%s mode=%s fingerprint=%s",
-            self.sid, __version__, exchange.name, len(symbols), exchange.abilities.note.replace(" ", "_"),
+            "started sid=%s version=%s exchange=%s symbols=%d mode=%s fingerprint=%s",
+            self.sid, __version__, exchange.name, len(symbols),
             "paper_orders" if self.settings.GLOBAL_TRADING else "observing", fingerprint(self.settings),
         )  # fmt: skip
         if self.settings.GLOBAL_TRADING:
@@ -194,18 +194,26 @@ class Session:
         log.warning("held back for %.0f s: nothing is asked before that is over", seconds)
         await asyncio.sleep(seconds)
 
-    async def _compare_clocks(self, exchange: Exchange) -> None:
-        """Say by how much this machine's clock is wrong, where the exchange tells its time."""
+    async def _say_what_it_gives(self, exchange: Exchange, symbol: str) -> None:
+        """Say what tickers of this exchange hold, and by how much this machine's clock is wrong, as far as it tells."""
         try:
             asked = self.clock.now_ms()
             theirs = await exchange.time_ms()
             off_ms = 0 if theirs is None else (asked + self.clock.now_ms()) // 2 - theirs
+            ticker = (await exchange.tickers([symbol]))[0]
         except HeldBackError as error:
             await self._hold_back(error.retry_after_s)
             return
         except ExchangeTroubleError as error:
-            log.warning("the time of %s is not known: %s", exchange.name, error)
+            log.warning("what %s gives is not known: %s", exchange.name, error)
             return
+        gives = {
+            "streams": exchange.abilities.streams, "batched": exchange.abilities.batched, "time": theirs is not None,
+            "last": ticker.last is not None, "bid": ticker.bid is not None, "ask": ticker.ask is not None,
+            "volume": ticker.quote_volume is not None,
+        }  # fmt: skip
+        lacks = ",".join(name for name, given in gives.items() if not given)
+        log.info("exchange name=%s data=%s lacks=%s", exchange.name, exchange.abilities.note, lacks or "nothing")
         if abs(off_ms) > WRONG_CLOCK_MS * self.clock.speed:
             word = "ahead of" if off_ms > 0 else "behind"
             log.warning("clock this machine is %.1f s %s %s: set its clock", abs(off_ms) / 1000, word, exchange.name)
