@@ -9,7 +9,7 @@
 # make clean   remove what make has made
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PY := .venv/bin/python
-SYSTEM_PACKAGES :=
+SYSTEM_PACKAGES := strace
 PYTEST_ARGS ?=
 SPEED ?= 30
 DURATION ?=

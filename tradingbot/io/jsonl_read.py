@@ -1,0 +1,289 @@
+"""Reading streams: every complete record of plain and sealed segments, forwards, or the last of a series from its end.
+
+Memory is bounded by a block, whatever the files hold: a line beyond MAX_LINE is dropped while it is read.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import zstandard
+
+from tradingbot.errors import DataError
+from tradingbot.io.lines import MAX_LINE, Damage, decode_lines
+from tradingbot.io.segments import Frame, list_segments, load_frames
+
+__all__ = ["Found", "Place", "ReadReport", "read_jsonl", "read_jsonl_tail"]
+
+_BLOCK = 1 << 18  # of a plain file, forwards
+_TAIL_BLOCK = 1 << 16  # backwards: 300 ticks of 230 bytes are two
+_CHUNK = 256  # lines that are parsed at a time while `enough` is asked
+_PLACES = 1_000  # that a report names; all are counted
+_WINDOW = 1 << 23  # bytes that a foreign zstd file may make its reader hold
+
+
+class Found(NamedTuple):
+    """Hold a record, and the file and line, from 1, where it stands."""
+
+    path: Path
+    line: int
+    record: dict[str, Any]
+
+
+class Place(NamedTuple):
+    """Say where something could not be read; line 0 is the file as a whole, -1 its last line."""
+
+    path: Path
+    line: int
+    damage: Damage
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}: {self.damage}{f' ({self.detail})' if self.detail else ''}"
+
+
+@dataclass(slots=True)
+class ReadReport:
+    """Count what was read and what could not be; `places` names the first 1,000 of these."""
+
+    records: int = 0
+    damaged: int = 0
+    places: list[Place] = field(default_factory=list)
+
+    def note(self, place: Place) -> None:
+        """Count and name what could not be read."""
+        self.damaged += 1
+        if len(self.places) < _PLACES:
+            self.places.append(place)
+
+
+class _Strict(ReadReport):
+    """Raise DataError at the first thing that cannot be read."""
+
+    def note(self, place: Place) -> None:
+        raise DataError(str(place))
+
+
+def read_jsonl(paths: Iterable[Path], report: ReadReport | None = None, strict: bool = False) -> Iterator[Found]:
+    """Yield every complete record of plain and sealed segments, file after file, in order of their lines.
+
+    What is no record, a last line without its end, and what of a file cannot be read, is counted and named in `report`;
+    with `strict` the first such place raises DataError. A plain file that has been sealed meanwhile is read sealed.
+    """
+    report = ReadReport() if report is None else report
+    notes = _Strict() if strict else report
+    for path in paths:
+        try:
+            with ExitStack() as opened:
+                file, found = _open(path, opened)
+                for first, lines in _lines(_blocks(file, found, notes), found, notes):
+                    for line, record in enumerate(decode_lines(lines), first):
+                        if isinstance(record, Damage):
+                            notes.note(Place(found, line, record))
+                        else:
+                            report.records += 1
+                            yield Found(found, line, record)
+        except OSError as error:
+            notes.note(Place(path, 0, Damage.UNREADABLE, error.strerror or str(error)))
+
+
+def _open(path: Path, opened: ExitStack) -> tuple[IO[bytes], Path]:
+    try:
+        return opened.enter_context(path.open("rb", buffering=0)), path
+    except FileNotFoundError:
+        if path.suffix == ".zst":
+            raise
+    sealed = path.with_name(path.name + ".zst")
+    return opened.enter_context(sealed.open("rb", buffering=0)), sealed
+
+
+class _Block(NamedTuple):
+    """Hold some bytes of text, or say how many lines could not be had."""
+
+    text: bytes
+    lost: int = 0
+
+
+def _blocks(file: IO[bytes], path: Path, notes: ReadReport) -> Iterator[_Block]:
+    """Yield a file's text in order."""
+    if path.suffix != ".zst":
+        while text := file.read(_BLOCK):
+            yield _Block(text)
+        return
+    frames = load_frames(path, os.fstat(file.fileno()).st_size)
+    if frames is None:
+        yield from _unpacked(file, path, notes)
+        return
+    offset, line = 0, 1
+    for frame in frames:
+        block = _frame(file, offset, frame)
+        if block.lost:
+            notes.note(Place(path, line, Damage.UNREADABLE, f"{frame.lines} lines of a damaged frame"))
+        yield block
+        offset, line = offset + frame.packed, line + frame.lines
+
+
+def _unpacked(file: IO[bytes], path: Path, notes: ReadReport) -> Iterator[_Block]:
+    """Yield the text of a zstd file without a manifest, as far as it can be had."""
+    unpacker = zstandard.ZstdDecompressor(max_window_size=_WINDOW)
+    try:
+        with unpacker.stream_reader(file, read_across_frames=True, closefd=False) as reader:
+            while text := reader.read(_BLOCK):
+                yield _Block(text)
+    except zstandard.ZstdError as error:
+        notes.note(Place(path, 0, Damage.UNREADABLE, str(error)))
+
+
+def _frame(file: IO[bytes], offset: int, frame: Frame) -> _Block:
+    """Return the text of one frame, or that its lines are lost."""
+    packed = os.pread(file.fileno(), frame.packed, offset)
+    try:
+        if zstandard.frame_content_size(packed) == frame.text:  # before memory is taken for what it claims
+            return _Block(zstandard.ZstdDecompressor(max_window_size=_WINDOW).decompress(packed))
+    except (zstandard.ZstdError, MemoryError):
+        pass
+    return _Block(b"", max(frame.lines, 1))
+
+
+def _lines(blocks: Iterable[_Block], path: Path, notes: ReadReport) -> Iterator[tuple[int, list[bytes]]]:
+    """Yield complete lines without their ends, a block's at a time, with the number of the first."""
+    number, rest = 1, b""
+    for block in blocks:
+        number += block.lost
+        lines = (rest + block.text).split(b"\n")
+        rest = lines.pop()
+        rest = rest[:MAX_LINE]  # no record any more, and no more memory
+        yield number, lines
+        number += len(lines)
+    if rest:
+        notes.note(Place(path, number, Damage.TORN))
+
+
+def read_jsonl_tail(
+    folder: Path,
+    series: str,
+    count: int,
+    enough: Callable[[dict[str, Any]], bool] | None = None,
+    report: ReadReport | None = None,
+) -> list[dict[str, Any]]:
+    """Return the last `count` records of a series, the oldest first; with `enough` also those before, until it is true.
+
+    `enough` is asked of one record after the other, newest first, once there are `count`: it says when more are wanted,
+    or with a `count` of 0 how many. The record that it is true of is part of the result. Cost follows the records read:
+    blocks from the file's end, across segments; of a sealed one the last frames, 1 MB of text each. A sealed one
+    without a manifest is unpacked whole, on disk. What is no record is left out, counted and named in `report`.
+    """
+    report = ReadReport() if report is None else report
+    tail = _Tail(count, enough, report)
+    for segment in reversed(list_segments(folder, series)):
+        if tail.full():
+            break
+        try:
+            with ExitStack() as opened:
+                file, path = _open(segment.path, opened)
+                below = 1  # lines from here to the file's end, and one
+                for block in _lines_backwards(_blocks_backwards(file, path, opened, report), path, report):
+                    length = len(block)
+                    tail.take(block, path, below)
+                    if tail.full():
+                        break
+                    below += length
+        except OSError as error:
+            report.note(Place(segment.path, 0, Damage.UNREADABLE, error.strerror or str(error)))
+    return list(itertools.chain.from_iterable(reversed(tail.parts)))
+
+
+class _Tail:
+    """Collect records, the newest first, until there are enough; `parts` are newest first, in each the oldest first."""
+
+    def __init__(self, count: int, enough: Callable[[dict[str, Any]], bool] | None, report: ReadReport) -> None:
+        self._count, self._enough, self._report = count, enough, report
+        self._have, self._full = 0, enough is None and count <= 0
+        self.parts: list[list[dict[str, Any]]] = []
+
+    def full(self) -> bool:
+        """Say whether there are enough."""
+        return self._full
+
+    def take(self, lines: list[bytes], path: Path, below: int) -> None:
+        """Take lines from the end of a list, which is used up, until there are enough."""
+        while lines and not self._full:
+            wanted = self._count - self._have
+            chunk = lines[-(wanted if self._enough is None else max(wanted, _CHUNK)) :]
+            del lines[-len(chunk) :]
+            decoded = decode_lines(chunk)
+            records = [record for record in decoded if not isinstance(record, Damage)]
+            if len(records) < len(decoded):
+                for place, damage in enumerate(reversed(decoded), below):
+                    if isinstance(damage, Damage):
+                        self._report.note(Place(path, -place, damage))
+            below += len(chunk)
+            self._keep(records)
+
+    def _keep(self, records: list[dict[str, Any]]) -> None:
+        if self._enough is None:
+            self._have += len(records)
+            self._full = self._have >= self._count
+        else:
+            for place in range(len(records) - 1, -1, -1):
+                self._have += 1
+                if self._have >= self._count and self._enough(records[place]):
+                    self._full = True
+                    records = records[place:]
+                    break
+        self._report.records += len(records)
+        self.parts.append(records)
+
+
+def _blocks_backwards(file: IO[bytes], path: Path, opened: ExitStack, report: ReadReport) -> Iterator[_Block]:
+    """Yield a file's text, the last block first."""
+    if path.suffix == ".zst":
+        size = os.fstat(file.fileno()).st_size
+        frames = load_frames(path, size)
+        if frames is not None:
+            for frame in reversed(frames):
+                size -= frame.packed
+                block = _frame(file, size, frame)
+                if block.lost:
+                    report.note(Place(path, 0, Damage.UNREADABLE, f"{frame.lines} lines of a damaged frame"))
+                yield block
+            return
+        unpacked = opened.enter_context(tempfile.TemporaryFile(buffering=0))  # noqa: SIM115  (it is one)
+        for block in _unpacked(file, path, report):
+            unpacked.write(block.text)
+        file = unpacked
+    end = os.fstat(file.fileno()).st_size
+    while end > 0:
+        start = max(end - _TAIL_BLOCK, 0)
+        yield _Block(os.pread(file.fileno(), end - start, start))
+        end = start
+
+
+def _lines_backwards(blocks: Iterable[_Block], path: Path, report: ReadReport) -> Iterator[list[bytes]]:
+    """Yield complete lines without their ends, the last block's first, in order within a block."""
+    rest, ended = b"", False  # the line whose beginning is yet to come, and whether its end was seen
+    for block in blocks:
+        if block.lost:  # a frame ends with a line
+            if ended:
+                yield [rest]
+            rest, ended = b"", False
+            continue
+        lines = (block.text + rest).split(b"\n")
+        if not ended and len(lines) > 1:
+            ended = True
+            if lines.pop():
+                report.note(Place(path, -1, Damage.TORN))
+        rest = lines.pop(0)[-MAX_LINE:]  # a longer one is no record any more
+        if lines:
+            yield lines
+    if ended:
+        yield [rest]
+    elif rest:
+        report.note(Place(path, -1, Damage.TORN))
