@@ -1,0 +1,251 @@
+"""The stream writer: one thread that joins and writes what the engine's thread serialised, first in, first out."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tradingbot.io.jsonl import DAY_MS, RotatingJSONLWriter, encode
+from tradingbot.io.streams import FOLDERS, JOURNAL, Stream, event_record
+
+__all__ = ["StreamState", "StreamWriter"]
+
+log = logging.getLogger(__name__)
+
+MAX_WAITING_BYTES = 64_000_000  # of ticks and derived records; what comes beyond it is counted, not held
+MAX_WAITING_JOURNAL_BYTES = 16_000_000
+MAX_DESCRIPTORS = 128
+SAY_S = 60.0  # between two lines on the same trouble
+RETRY_S = 1.0
+BATCH_LINES = 4_096  # written without a thread: the caller is not kept longer than this takes
+
+Item = tuple[Stream, str, int, bytes]
+"""Stream, series, time of the record, line."""
+
+
+@dataclass(slots=True)
+class StreamState:
+    """Hold what became of one stream: `state` is ok, off or degraded."""
+
+    state: str = "ok"
+    records: int = 0
+    dropped: int = 0
+    bytes: int = 0
+
+
+class StreamWriter:
+    """Write lines to the series of five streams under a state directory.
+
+    *Who calls it*: `put` and `run` come from one thread, and never wait for the disk; one thread of its own writes, at
+    once where something of the journal waits, else within `flush_s`. With `threaded` false the caller's thread writes,
+    for sessions in virtual time.
+
+    *Order*: what was put first is written first, so that a tick is on disk no later than the decision it caused; only
+    lines between two of the journal's are joined by series.
+
+    *Trouble*: a line of the four streams that cannot be written is dropped and counted, and the stream is degraded; when
+    writing works again a gap record says how many are missing. The journal's lines wait, and are written when that works
+    again. `journal_trouble` is called, on the writer's thread, with why the journal cannot be written, None when it can.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        sid: str,
+        max_bytes: int,
+        flush_s: float,
+        fsync_s: float,
+        journal_trouble: Callable[[str | None], None],
+        on_full: Callable[[Path], None] | None = None,
+        threaded: bool = True,
+    ) -> None:
+        self._state_dir, self._sid, self._max_bytes = state_dir, sid, max_bytes
+        self._flush_s, self._fsync_s = flush_s, fsync_s
+        self._journal_trouble, self._on_full = journal_trouble, on_full
+        self.states = {stream: StreamState() for stream in Stream}
+        self._waiting: deque[Item | Callable[[], None]] = deque()
+        self._put_bytes = self._done_bytes = 0
+        self._journal: deque[tuple[int, bytes]] = deque()  # what waits for a journal that cannot be written
+        self._journal_bytes = 0
+        self._writers: dict[tuple[Stream, str], RotatingJSONLWriter] = {}
+        self._dirty: dict[tuple[Stream, str], None] = {}
+        self._missing: dict[tuple[Stream, str], int] = {}
+        self._said: dict[Stream, float] = {}
+        self._synced_s = self._failed_s = time.monotonic()
+        self._is_told = False
+        self._wake, self._ending = threading.Event(), False
+        self._thread = threading.Thread(target=self._run, name="streams", daemon=True) if threaded else None
+        if self._thread is not None:
+            self._thread.start()
+
+    def put(self, stream: Stream, series: str, ts_ms: int, line: bytes) -> None:
+        """Have a line written; one of the four streams is dropped where too many wait."""
+        size = len(line)
+        if self._put_bytes - self._done_bytes > MAX_WAITING_BYTES and stream is not JOURNAL:
+            self._lose(stream, series, 1)
+            return
+        self._put_bytes += size
+        self._waiting.append((stream, series, ts_ms, line))
+        if self._thread is None:
+            if len(self._waiting) >= BATCH_LINES:
+                self._write_waiting()
+        elif stream is JOURNAL:
+            self._wake.set()
+
+    def run(self, job: Callable[[], None]) -> None:
+        """Have a job done when all that was put before is written; it handles its own trouble."""
+        self._waiting.append(job)
+        if self._thread is None:
+            self._write_waiting()
+        else:
+            self._wake.set()
+
+    def waiting_bytes(self) -> int:
+        """Return how many bytes have been put and are not written."""
+        return self._put_bytes - self._done_bytes
+
+    def close(self, timeout_s: float = 10.0) -> None:
+        """Write and flush all that waits, and end the thread; what cannot be written within `timeout_s` is lost."""
+        self._ending = True
+        if self._thread is not None:
+            self._wake.set()
+            self._thread.join(timeout_s)
+            if self._thread.is_alive():
+                log.error("jsonl streams: the disk has not answered for %.0f s: what waited is lost", timeout_s)
+                return
+        else:
+            self._finish()
+
+    def _run(self) -> None:
+        while not self._ending:
+            self._wake.wait(self._flush_s)
+            self._wake.clear()
+            self._write_waiting()
+            if time.monotonic() - self._synced_s >= self._fsync_s:
+                self._sync()
+        self._finish()
+
+    def _finish(self) -> None:
+        self._write_waiting()
+        self._sync()
+        for writer in self._writers.values():
+            with contextlib.suppress(OSError):  # what could be flushed is
+                writer.close()
+
+    def _write_waiting(self) -> None:
+        """Write all that waits now; jobs are done in their place."""
+        groups: dict[tuple[Stream, str, int], list[bytes]] = {}
+        for _ in range(len(self._waiting)):
+            item = self._waiting.popleft()
+            if callable(item):
+                self._write_groups(groups)
+                item()
+                continue
+            stream, series, ts_ms, line = item
+            self._done_bytes += len(line)
+            if stream is JOURNAL:
+                self._write_groups(groups)
+                self._write_journal(ts_ms, line)
+            else:
+                groups.setdefault((stream, series, ts_ms // DAY_MS), []).append(line)
+        self._write_groups(groups)
+        if self._journal and time.monotonic() - self._failed_s >= RETRY_S:
+            self._write_journal(0, b"")
+
+    def _write_groups(self, groups: dict[tuple[Stream, str, int], list[bytes]]) -> None:
+        for (stream, series, day), lines in groups.items():
+            try:
+                self._heal(stream, series, day * DAY_MS)
+                self._append(stream, series, day * DAY_MS, b"".join(lines))
+            except OSError as error:
+                self._trouble(stream, error)
+                self._lose(stream, series, len(lines))
+            else:
+                self.states[stream].records += len(lines)
+                self._well(stream)
+        groups.clear()
+
+    def _write_journal(self, ts_ms: int, line: bytes) -> None:
+        """Write what waits for the journal, and this line behind it."""
+        if line:
+            if self._journal_bytes + len(line) > MAX_WAITING_JOURNAL_BYTES:
+                self._lose(JOURNAL, JOURNAL.value, 1)
+                return
+            self._journal.append((ts_ms, line))
+            self._journal_bytes += len(line)
+        try:
+            while self._journal:
+                first_ms, first = self._journal[0]
+                self._append(JOURNAL, JOURNAL.value, first_ms, first)
+                self._journal.popleft()
+                self._journal_bytes -= len(first)
+                self.states[JOURNAL].records += 1
+            self._heal(JOURNAL, JOURNAL.value, ts_ms)
+        except OSError as error:
+            self._failed_s = time.monotonic()
+            self._trouble(JOURNAL, error)
+            if not self._is_told:
+                self._is_told = True
+                self._journal_trouble(error.strerror or str(error))
+            return
+        self._well(JOURNAL)
+        if self._is_told:
+            self._is_told = False
+            self._journal_trouble(None)
+
+    def _append(self, stream: Stream, series: str, ts_ms: int, lines: bytes) -> None:
+        key = (stream, series)
+        writer = self._writers.pop(key, None)
+        if writer is None:
+            folder = self._state_dir / FOLDERS[stream]
+            writer = RotatingJSONLWriter(folder, series, self._max_bytes, self._on_full)
+        self._writers[key] = writer  # the last used comes last
+        if len(self._writers) > MAX_DESCRIPTORS:
+            for older in list(self._writers.values())[: len(self._writers) - MAX_DESCRIPTORS]:
+                older.release()
+        writer.write(ts_ms, lines)
+        self._dirty[key] = None
+        self.states[stream].bytes += len(lines)
+
+    def _heal(self, stream: Stream, series: str, ts_ms: int) -> None:
+        missing = self._missing.get((stream, series))
+        if missing:
+            self._append(stream, series, ts_ms, encode(event_record(self._sid, ts_ms, "gap", missing=missing)))
+            del self._missing[stream, series]
+
+    def _lose(self, stream: Stream, series: str, count: int) -> None:
+        self.states[stream].dropped += count
+        self._missing[stream, series] = self._missing.get((stream, series), 0) + count
+
+    def _trouble(self, stream: Stream, error: OSError) -> None:
+        now = time.monotonic()
+        self.states[stream].state = "degraded"
+        if now - self._said.get(stream, float("-inf")) >= SAY_S:
+            self._said[stream] = now
+            dropped = self.states[stream].dropped
+            log.error("jsonl %s degraded: %s (%d records dropped so far)", stream, error.strerror or error, dropped)
+
+    def _well(self, stream: Stream) -> None:
+        if self.states[stream].state == "degraded":
+            self.states[stream].state = "ok"
+            self._said.pop(stream, None)
+            log.warning("jsonl %s works again (%d records dropped)", stream, self.states[stream].dropped)
+
+    def _sync(self) -> None:
+        self._synced_s = time.monotonic()
+        for key in list(self._dirty):
+            del self._dirty[key]
+            try:
+                self._writers[key].sync()
+            except OSError as error:
+                self._trouble(key[0], error)
+
+    def series(self) -> Iterator[tuple[Stream, str]]:
+        """Yield the series that have been written to."""
+        yield from list(self._writers)

@@ -1,0 +1,169 @@
+"""The streams: where each lies, and what one record of it is; facts become records here, and inputs again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from tradingbot.engine.engine import Engine
+from tradingbot.engine.events import (
+    AnchorMoved,
+    AnchorReset,
+    ClockStep,
+    Condition,
+    Input,
+    Output,
+    Parked,
+    Rejected,
+    SettingsChanged,
+    Trade,
+    WindowMoved,
+    to_record,
+)
+from tradingbot.engine.state import SymbolState
+from tradingbot.market.drop_triggers import drop_pct, threshold
+from tradingbot.market.ticker import Ticker, spread_bps
+
+__all__ = [
+    "FOLDERS",
+    "JOURNAL",
+    "VERSION",
+    "Control",
+    "Stream",
+    "control_record",
+    "event_record",
+    "input_of",
+    "output_record",
+    "rejection_record",
+    "snapshot_record",
+    "stream_of",
+    "tick_record",
+]
+
+VERSION = 1
+
+Control = SettingsChanged | Condition | Parked | AnchorReset | ClockStep
+
+
+class Stream(StrEnum):
+    """Name a stream; the journal is never switched off."""
+
+    TICKS = "ticks"
+    SNAPSHOTS = "snapshots"
+    WINDOWS = "windows"
+    ANCHORS = "anchors"
+    JOURNAL = "journal"
+
+
+JOURNAL = Stream.JOURNAL
+FOLDERS = {
+    Stream.TICKS: "drop_windows/ticks",
+    Stream.SNAPSHOTS: "drop_windows/snapshots",
+    Stream.WINDOWS: "drop_windows/windows",
+    Stream.ANCHORS: "drop_windows/anchors",
+    Stream.JOURNAL: "journal",
+}
+"""Folders under the state directory. Ticks have a series a symbol, every other stream one of its own name."""
+
+TICKER_FIELDS = tuple(field for field in Ticker.__struct_fields__ if field not in ("symbol", "ts_ms"))
+
+
+def tick_record(sid: str, seq: int, t: Ticker) -> dict[str, Any]:
+    """Return an accepted ticker as a record of the ticks: with all that its guards saw, absent members left out."""
+    record: dict[str, Any] = {
+        "v": VERSION, "sid": sid, "ts_ms": t.ts_ms, "seq": seq, "symbol": t.symbol, "last": t.last, "bid": t.bid,
+        "ask": t.ask,
+    }  # fmt: skip
+    if t.bid_size is not None:
+        record["bid_size"] = t.bid_size
+    if t.ask_size is not None:
+        record["ask_size"] = t.ask_size
+    if t.quote_volume is not None:
+        record["quote_volume"] = t.quote_volume
+    if t.recv_ms is not None:
+        record["recv_ms"] = t.recv_ms
+    if t.feed_age_ms is not None:
+        record["feed_age_ms"] = t.feed_age_ms
+    return record
+
+
+def rejection_record(sid: str, seq: int, ticker: Ticker, rejected: Rejected) -> dict[str, Any]:
+    """Return a rejected ticker as an input of the journal."""
+    record = {
+        "v": VERSION, "sid": sid, "ts_ms": ticker.ts_ms, "seq": seq, "type": "rejected", "symbol": ticker.symbol,
+        "reason": rejected.reason, "detail": rejected.detail,
+    }  # fmt: skip
+    values = ((name, getattr(ticker, name)) for name in TICKER_FIELDS)
+    return record | {name: _told(value) for name, value in values if value is not None}
+
+
+def control_record(sid: str, seq: int, ts_ms: int, event: Control) -> dict[str, Any]:
+    """Return an input that is no ticker as a record of the journal; `ts_ms` is the session's time."""
+    return {"v": VERSION, "sid": sid, "ts_ms": ts_ms, "seq": seq, **msgspec.to_builtins(event)}
+
+
+def event_record(sid: str, ts_ms: int, kind: str, **facts: Any) -> dict[str, Any]:
+    """Return a record of the journal that is neither input nor output: session start and end, checkpoints."""
+    return {"v": VERSION, "sid": sid, "ts_ms": ts_ms, "type": kind, **facts}
+
+
+def output_record(sid: str, output: Output) -> dict[str, Any]:
+    """Return an output as a record of its stream; `cause` is the input that it answers, `k` its place in the answer."""
+    record = to_record(output)
+    ts_ms = output.exit_ms if isinstance(output, Trade) else output.ts_ms
+    return {"v": VERSION, "sid": sid, "ts_ms": ts_ms, **record}
+
+
+def stream_of(output: Output) -> Stream:
+    """Return the stream that an output belongs to."""
+    if isinstance(output, AnchorMoved):
+        return Stream.ANCHORS
+    return Stream.WINDOWS if isinstance(output, WindowMoved) else Stream.JOURNAL
+
+
+def snapshot_record(sid: str, seq: int, engine: Engine, state: SymbolState) -> dict[str, Any]:
+    """Return what the bot knows of a symbol after input `seq`, its last accepted tick."""
+    rules = engine.rules
+    reference = rules.reference(state)
+    has_book = state.bid is not None and state.ask is not None
+    return {
+        "v": VERSION, "sid": sid, "ts_ms": state.ts_ms, "cause": seq, "symbol": state.symbol, "last": state.last,
+        "bid": state.bid, "ask": state.ask,
+        "spread_bps": spread_bps(state.bid, state.ask) if has_book else None,  # type: ignore[arg-type]
+        "reference": reference, "reference_source": rules.source.value,
+        "threshold": threshold(reference, rules.value, rules.zone), "drop_pct": drop_pct(state.last, reference),
+        "peak": state.highs[0][1], "trough": state.lows[0][1], "session_start": state.session_start,
+        "session_peak": state.session_peak, "anchor": None if state.anchor is None else state.anchor.price,
+        "anchor_set_ms": None if state.anchor is None else state.anchor.set_ms, "armed": state.armed,
+        "below": state.below, "triggers": state.triggers,
+    }  # fmt: skip
+
+
+def input_of(record: Mapping[str, Any]) -> Input:
+    """Return the input that a record of the ticks or of the journal holds; raise ValueError where it holds none."""
+    kind = record.get("type")
+    if kind in (None, "rejected"):
+        values = {name: _value(record[name]) for name in TICKER_FIELDS if name in record}
+        return Ticker(record["symbol"], record["ts_ms"], **values)
+    try:
+        return msgspec.convert(record, Control)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"a record of type {kind!r} is no input: {error}") from None
+
+
+NUMBERS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+def _told(value: Any) -> Any:
+    """Return a value as JSON can hold it: a float that is no number by its name."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def _value(value: Any) -> Any:
+    return NUMBERS.get(value, value) if isinstance(value, str) else value
