@@ -188,8 +188,8 @@ def test_a_hold_back_at_the_start_is_kept_and_over_a_restart(tmp_path: Path) -> 
     assert [what for _, what, _ in played.heard] == ["GET exchangeInfo"]
     assert played.status["bot"]["state"] == "starting"
     assert played.status["data"]["held_back_until_ms"] > played.status["time_ms"]
-    again = play(tmp_path, [], 5)
-    assert any(re.fullmatch("held back for [123] s: .*", line) for line in again.lines), again.lines
+    again = play(tmp_path, [], 7)
+    assert any(re.fullmatch(r"held back for [1-4] s: .*", line) for line in again.lines), again.lines
     assert again.status["data"]["fresh"] == 2
 
 
