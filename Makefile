@@ -10,7 +10,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PY := .venv/bin/python
 SYSTEM_PACKAGES := strace
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= -n 2
 SPEED ?= 30
 DURATION ?=
 RUN_ARGS ?=

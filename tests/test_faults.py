@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,8 @@ import pytest
 
 from tradingbot.config import Settings, make_settings
 from tradingbot.errors import UsageError
-from tradingbot.exchange.ccxt_client import CcxtExchange
+from tradingbot.exchange.ccxt_client import CcxtExchange, retry_after_s
+from tradingbot.exchange.errors import NoExchangeError
 from tradingbot.io.home import Home
 from tradingbot.io.overrides import Effective
 from tradingbot.market.ticker import Ticker
@@ -114,7 +116,8 @@ def play(home: Path, faults: Sequence[Fault], seconds: float, during: Any = None
 
     async def main() -> None:
         played.session = Session(effective, show, connect, status_s=0.1)
-        await played.session.run(seconds)
+        with contextlib.suppress(NoExchangeError):  # where it was held back for all of its time
+            await played.session.run(seconds)
 
     logger, handler = logging.getLogger("tradingbot"), _Lines(played.lines)
     logger.setLevel("INFO")
@@ -185,8 +188,8 @@ def test_a_hold_back_at_the_start_is_kept_and_over_a_restart(tmp_path: Path) -> 
     assert [what for _, what, _ in played.heard] == ["GET exchangeInfo"]
     assert played.status["bot"]["state"] == "starting"
     assert played.status["data"]["held_back_until_ms"] > played.status["time_ms"]
-    again = play(tmp_path, [], 5)
-    assert min(at for at, _, _ in again.heard) > 0.8
+    again = play(tmp_path, [], 7)
+    assert any(re.fullmatch(r"held back for [1-4] s: .*", line) for line in again.lines), again.lines
     assert again.status["data"]["fresh"] == 2
 
 
@@ -270,6 +273,47 @@ def test_a_market_that_changes_is_parked_alone(
     assert all("parked" in d["reasons"] for d in played.status["decisions"] if d["symbol"] == "BTC/USDT")
 
 
+def test_one_bad_list_of_markets_parks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F14, F17: HTML in place of exchangeInfo is a bad answer, not the end of every symbol."""
+    monkeypatch.setattr(listings, "LOOK_AGAIN_S", 0.3)
+    prices = {"last": "600000", "bid": "599999", "ask": "600001"}  # a slip, so that the listings are looked at
+    faults = [Fault("stream btcusdt@ticker", "value", 1.5, 2.5, field=name, value=prices[name]) for name in prices]
+    played = play(tmp_path, [*faults, Fault("GET exchangeInfo", "html", from_s=1.5, to_s=4)], 8)
+    assert any(line.startswith("listings cannot be read") for line in played.lines)
+    assert not any("gone" in line or "dropped" in line for line in played.lines)
+    assert is_healthy(played)
+    assert played.state("BTC/USDT") == "armed"
+
+
+def test_a_symbol_whose_stream_never_speaks_is_polled(tmp_path: Path) -> None:
+    """F16: the others' stream works, so that one is asked for beside it."""
+    played = play(tmp_path, [Fault("stream btcusdt@*", "silent")], 6)
+    row = next(row for row in played.status["symbols"] if row["symbol"] == "BTC/USDT")
+    assert row["last"] is not None
+    assert row["age_s"] < 2 * FAST["WATCHDOG_S"]
+    assert played.status["data"]["mode"] == "stream"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("17", 17), ("0", 1), ("-5", 1), ("Wed, 21 Oct 2015 07:28:00 GMT", 1), ("1" + "0" * 20, 604_800), ("", 60),
+        ("soon", 60), ("nan", 60), ("inf", 604_800), ("Wed, 21 Oct 99999999999999999999 07:28:00 GMT", 60),
+        ("Wed, 21 Oct 2015 07:28:00 +99999999999999", 60),
+    ],
+)  # fmt: skip
+def test_whatever_stands_in_retry_after_is_a_time_to_wait(text: str, seconds: float) -> None:
+    """Never none, never for good, never an exception."""
+    assert retry_after_s({"retry-after": text}) == seconds
+
+
+def test_a_refusal_in_mid_session_is_survived(tmp_path: Path) -> None:
+    """A 401 that comes and goes is trouble of the exchange; at the start it would end the bot with exit 5."""
+    played = play(tmp_path, [Fault(ASKED, "status", status=401, from_s=1.5, to_s=3)], 6, MARKET_DATA="poll")
+    assert is_healthy(played)
+    assert any(line.startswith("poll broken") for line in played.lines)
+
+
 def test_a_halted_market_is_released_when_it_trades_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Halted for two seconds, then as before."""
     monkeypatch.setattr(listings, "LOOK_AGAIN_S", 0.3)
@@ -308,6 +352,24 @@ def test_a_clock_that_is_set_is_an_event_and_nothing_else(tmp_path: Path, monkey
     assert is_healthy(played)
     steps = [line for line in played.lines if line.startswith("clock_step")]
     assert [line.split()[1] for line in steps] == ["step_s=+3600.0:", "step_s=-3600.0:"]
+
+
+def test_a_bot_on_an_exchange_elsewhere_asks_nothing_of_it_during_a_ban(tmp_path: Path) -> None:
+    """Its clock's questions count too: one request meets the ban, and no other."""
+    script = tmp_path / "faults.toml"
+    script.write_text('[[fault]]\non = "GET *"\ndoes = "ban"\nfrom_s = 4\nto_s = 14\n')
+    words = [sys.executable, "-m", "tradingbot", "exchange", "--home", str(tmp_path / "a"), "--faults", str(script)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[1]
+        bot = [sys.executable, "-m", "tradingbot", "--home", str(tmp_path / "b"), "--duration", "16", "--set",
+               f"EMBEDDED_URL={url}", "--set", "MARKET_DATA=poll", "--set", "POLL_S=1"]  # fmt: skip
+        done = subprocess.run(bot, capture_output=True, text=True, timeout=60, check=False)
+        process.terminate()
+        _, stderr = process.communicate(timeout=20)
+    assert done.returncode == 0, done.stderr
+    assert "fault over: ban on GET * (met 1 times)" in stderr
+    assert re.search(r"fresh=12/12 .*\n.*stopped", done.stderr)
 
 
 def test_without_a_network_the_bot_says_so_and_ends(tmp_path: Path) -> None:

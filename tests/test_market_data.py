@@ -152,3 +152,20 @@ def test_a_rejection_backs_off_unless_it_is_harmless() -> None:
         assert bool(data.retries) is fails
         assert data.rejected[reason] > 0
         assert data.ticks == 0
+
+
+def test_a_shorter_hold_back_does_not_end_a_longer_one() -> None:
+    """Two answers cross; the later end counts. Who says "at once" again and again is asked less and less often."""
+
+    async def main() -> None:
+        data = MarketData(Scripted(lambda _: None), ["A"], lambda: make_settings({}), lambda _: None)
+        now = asyncio.get_running_loop().time()
+        data.hold_back(HeldBackError("418", 600))
+        data.hold_back(HeldBackError("429", 1))
+        assert data.held_back_until_s - now > 599
+        data.held_back_until_s = 0.0
+        for _ in range(8):
+            data.hold_back(HeldBackError("429", 1))
+        assert data.held_back_until_s - now >= 60
+
+    asyncio.run(main())

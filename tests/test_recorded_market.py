@@ -215,15 +215,22 @@ BOOKED = RecordedMarket([row("BTC/USDT", T + place * 1000, 100.0 + place, 99, 12
 @pytest.mark.parametrize("now", [T - 40 * DAY_MS, T - 1, T, T + 5500, T + 20_000, T + 40 * DAY_MS])
 @pytest.mark.parametrize("market", [BARE, BOOKED])
 def test_every_public_request_is_answered_at_any_time(market: RecordedMarket, now: int) -> None:
-    """Before the first row the first book stands, and nothing has been traded; behind the last one it all stays."""
+    """Before the first row there is no price, lest anybody learn what is to come; behind the last one it all stays."""
     core = Core(market)
-    answers = {path: get(core, path, now) for path in PUBLIC}
+    priced = ("depth", "ticker/24hr?")
+    answers = {path: get(core, path, now) for path in PUBLIC if now >= T or not path.startswith(priced)}
     number = min(max((now - T) // 1000, -1), 19)
     last = 100.0 + max(number, 0)
     assert [m["symbol"] for m in answers["exchangeInfo"]["symbols"]] == ["BTCUSDT"]
-    assert float(answers["ticker/price"][0]["price"]) == last
-    assert float(answers["ticker/24hr?symbol=BTCUSDT"]["lastPrice"]) == last
-    assert answers["depth?symbol=BTCUSDT"]["lastUpdateId"] == max(number, 0)
+    if now >= T:
+        assert float(answers["ticker/price"][0]["price"]) == last
+        assert float(answers["ticker/24hr?symbol=BTCUSDT"]["lastPrice"]) == last
+        assert answers["depth?symbol=BTCUSDT"]["lastUpdateId"] == number
+    else:
+        assert answers["ticker/price"] == answers["ticker/24hr"] == answers["ticker/bookTicker"] == []
+        for path in (path for path in PUBLIC if path.startswith(priced)):
+            name, _, query = path.partition("?")
+            assert b"Nothing has been traded yet" in core.handle(Request("GET", f"/api/v3/{name}", query), now).body
     assert [t["a"] for t in answers["aggTrades?symbol=BTCUSDT"]] == list(range(number + 1))
     assert [t["a"] for t in answers["aggTrades?symbol=BTCUSDT&startTime=0"]] == list(range(number + 1))
     assert answers["aggTrades?symbol=BTCUSDT&fromId=99999"] == answers["aggTrades?symbol=BTCUSDT&endTime=0"] == []
@@ -450,14 +457,14 @@ def test_ccxt_hears_every_row_in_order_over_real_sockets(monkeypatch: pytest.Mon
             ours = CcxtExchange("embedded", lambda: clock[0], 5, server.url, ("key", "secret"))
             try:
                 await ours.load()
-                bare = (await ours.tickers(["BTC/USDT", "ETH/USDT"]))[1]
-                assert (bare.last, bare.bid, bare.ask, bare.bid_size, bare.quote_volume) == (5, None, None, None, None)
                 watching = asyncio.create_task(ours.watch(["BTC/USDT", "ETH/USDT"], seen.append))
                 while len(asked) < 2:
                     await asyncio.sleep(0.01)
                 clock[0] = T + 1000
                 while not seen or seen[-1].symbol != "ETH/USDT":
                     await asyncio.sleep(0.01)
+                bare = (await ours.tickers(["BTC/USDT", "ETH/USDT"]))[1]
+                assert (bare.last, bare.bid, bare.ask, bare.bid_size, bare.quote_volume) == (5, None, None, None, None)
                 watching.cancel()
                 await asyncio.gather(watching, return_exceptions=True)
             finally:

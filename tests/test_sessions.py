@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import re
 import signal
 import socket
@@ -272,3 +273,84 @@ def test_a_features_word_is_in_the_log_only_while_it_is_on(tmp_path: Path, on: b
     assert ("retry_state" in done.stderr) is on
     for word in ("warmstart", "WARMSTART", "jsonl"):
         assert word not in done.stderr
+
+
+EAGER = ("--set", "GLOBAL_TRADING=true", "--set", "DROP_TRIGGER_VALUE=0.99999", "--set", "EMBEDDED_SPEED=100",
+         "--set", "MAX_ENTRY_AWAY_BPS=9999", "--set", "MAX_SPREAD_BPS=9999")  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["file", "fifo", "folder"])
+def test_the_kill_switch_counts_from_the_first_tick_on(tmp_path: Path, kind: str) -> None:
+    """Killed before the start: not one entry, whatever it is that stands there."""
+    switch = tmp_path / "state" / "KILL"
+    switch.parent.mkdir()
+    {"file": switch.touch, "fifo": lambda: os.mkfifo(switch), "folder": switch.mkdir}[kind]()
+    done = call(tmp_path, "--duration", "3", *EAGER)
+    assert done.returncode == 0, done.stderr
+    outcomes = re.findall(r"outcome=(\w+) reasons=(\S+)", done.stderr)
+    assert len(outcomes) > 3
+    assert all(outcome == "blocked" and "killed" in reasons for outcome, reasons in outcomes)
+    assert "entered" not in done.stderr
+
+
+def test_hostile_text_forges_no_line_of_the_log(tmp_path: Path) -> None:
+    """A reason with a line end and a terminal's escape stays one line of plain text."""
+    assert call(tmp_path, "kill", "--why", "x\n2026-11-23T00:00:00.000Z CRITICAL all lost \x1b[31m").returncode == 0
+    done = call(tmp_path, "--duration", "1", "--set", 'SYMBOLS=["BTC/USDT","y\\n2026 FAKE\\u001b[31m"]')
+    assert done.returncode == 0, done.stderr
+    for text in (done.stderr, next((tmp_path / "logs").glob("*.log")).read_text()):
+        assert "\x1b" not in text
+        assert all(re.match(r"\d{4}-\d\d-\d\dT[\d:.]+Z (INFO|WARNING) \w", line) for line in text.splitlines())
+        assert not any(
+            line.startswith(("2026-11-23T00:00:00.000Z CRITICAL", "2026 FAKE")) for line in text.splitlines()
+        )
+
+
+def test_files_and_folders_are_the_users_own_whatever_the_umask(tmp_path: Path) -> None:
+    """F27: 0600 and 0700, folders on the way and rotated logs too."""
+    words = command(tmp_path / "deep" / "er", "--duration", "3", "--set", "LOG_MAX_MB=0.0005", "--set", "LOG_DIR=l/a/b")
+    before = os.umask(0)
+    try:
+        assert subprocess.run(words, capture_output=True, check=False).returncode == 0
+    finally:
+        os.umask(before)
+    paths = list((tmp_path / "deep").rglob("*"))
+    assert len([path for path in paths if ".log" in path.name]) > 1
+    for path in paths:
+        assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_outputs_are_no_reason_to_fall(tmp_path: Path, closed: str) -> None:
+    """Started by something that closed stdout or stderr, it runs all the same."""
+    line = " ".join(command(tmp_path, "--duration", "1")) + " " + closed
+    assert subprocess.run(["sh", "-c", line], capture_output=True, timeout=60, check=False).returncode == 0
+    assert "stopped sid=" in next((tmp_path / "logs").glob("*.log")).read_text()
+
+
+def test_two_exchanges_never_share_an_account(tmp_path: Path) -> None:
+    """The second one on a state directory is refused, a bot with its own included; exit 3 and whose it is."""
+    with exchange(tmp_path) as (first, _):
+        for words in (["exchange"], ["--duration", "1"]):
+            done = call(tmp_path, *words)
+            assert done.returncode == 3, done.stderr
+            assert f"is in use by process {first.pid}" in done.stderr
+
+
+def test_an_account_with_orders_on_another_market_is_refused(tmp_path: Path) -> None:
+    """Exit 4 at the start, rather than an exchange that fails at every request."""
+    order = {
+        "order_id": 1, "client_id": "x", "symbol": "ATOM/USDT", "side": "BUY", "kind": "LIMIT", "time_in_force": "GTC",
+        "price": "1", "qty": "10", "ms": 1, "status": "NEW", "filled": "0", "spent": "0", "updated_ms": 1, "seen": 1,
+        "fills": [],
+    }  # fmt: skip
+    account = {"free": {"USDT": "9990"}, "locked": {"USDT": "10"}, "next_id": 2, "orders": [order]}
+    (tmp_path / "state").mkdir()
+    kept = tmp_path / "state" / "exchange.json"
+    kept.write_bytes(orjson.dumps({"v": 1, "now_ms": 1_700_000_000_000, "account": account}))
+    done = call(tmp_path, "--duration", "1", "--set", "EMBEDDED_SYMBOLS=1")
+    assert (done.returncode, "open orders on ATOM/USDT" in done.stderr) == (4, True)
+    for damage in ({"now_ms": 10**17}, {"account": {**account, "free": {"USDT": "NaN"}}}):
+        kept.write_bytes(orjson.dumps({"v": 1, "now_ms": 5, "account": account, **damage}))
+        done = call(tmp_path, "--duration", "1")
+        assert (done.returncode, "is damaged" in done.stderr) == (4, True), done.stderr

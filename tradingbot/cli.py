@@ -28,6 +28,9 @@ Command = Callable[[argparse.Namespace], int]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123  (for as long as the process lives)
     parser = _parser()
     arguments = _join(parser.parse_args(argv))
     command: Command = _run if arguments.command is None else arguments.run
@@ -228,7 +231,10 @@ def _config(arguments: argparse.Namespace) -> int:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
     if not 0 <= seconds < 1e9:
         raise argparse.ArgumentTypeError(f"{text} is no number of seconds")
     return seconds
@@ -238,6 +244,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.virtual and arguments.duration is None:
         raise UsageError("--virtual needs --duration: in virtual time nobody could stop it at the right moment")
     effective = _settings(arguments, overrides=True)
+    os.umask(0o077)  # what it writes is the user's own
 
     from tradingbot.services.logs import logging_to
     from tradingbot.ui.dashboard import showing_dashboard
@@ -308,10 +315,12 @@ def _stop(arguments: argparse.Namespace) -> int:
 
 
 def _kill(arguments: argparse.Namespace) -> int:
-    from tradingbot.ops.control import kill
+    from tradingbot.ops.control import is_running, kill
 
-    kill(_control(arguments)[0], arguments.why)
-    _answer(arguments, {"killed": True, "why": arguments.why}, f"kill switch on: {arguments.why}")
+    folder = _control(arguments)[0]
+    kill(folder, arguments.why)
+    rest = "" if is_running(folder) else " (no bot is running there now: it holds for the next one)"
+    _answer(arguments, {"killed": True, "why": arguments.why}, f"kill switch on in {folder}: {arguments.why}{rest}")
     return 0
 
 
@@ -333,16 +342,20 @@ def _exchange(arguments: argparse.Namespace) -> int:
     import asyncio
     import logging
 
-    from tradingbot.services.embedded import make_exchange, serve
+    from tradingbot.services.embedded import lock_exchange, make_exchange, serve
     from tradingbot.simulated.faults import Faults, read_faults
 
     effective = _settings(arguments, overrides=True)
+    os.umask(0o077)
     faults = read_faults(Path(arguments.faults)) if arguments.faults else Faults()
-    server, _ = make_exchange(effective.settings, effective.state_dir, arguments.api_key, arguments.api_secret, faults)
     if not 0 <= arguments.port < 65536:
         raise UsageError(f"--port {arguments.port} is no port: 0 to 65535")
     logging.basicConfig(format="%(message)s")
-    asyncio.run(serve(server, arguments.port, lambda url: print(f"READY {url}", flush=True)))
+    with lock_exchange(effective.state_dir):
+        server, _ = make_exchange(
+            effective.settings, effective.state_dir, arguments.api_key, arguments.api_secret, faults
+        )
+        asyncio.run(serve(server, arguments.port, lambda url: print(f"READY {url}", flush=True)))
     return 0
 
 

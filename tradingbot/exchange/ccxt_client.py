@@ -29,7 +29,7 @@ from tradingbot.market.ticker import Ticker
 __all__ = ["CcxtExchange", "map_error", "retry_after_s"]
 
 Answer = TypeVar("Answer")
-DEFAULT_RETRY_AFTER_S = 60.0
+DEFAULT_RETRY_AFTER_S, LEAST_RETRY_AFTER_S, MOST_RETRY_AFTER_S = 60.0, 1.0, 7 * 86_400.0
 MOST_NAMED = 100  # symbols in a request for tickers; more are asked for all together
 NOWHERE = "http://127.0.0.1:9"  # the discard port: what must not leave the machine ends here
 
@@ -84,6 +84,7 @@ class CcxtExchange:
         self._ccxt: Any = kind(options)
         if url is not None:
             self._ccxt.get_exceptions_by_url = lambda _, key: self._ccxt.exceptions["spot"].get(key, {})
+        self.held_back_until_s = 0.0  # of the loop's clock, for whoever else speaks to the same exchange
         has = self._ccxt.has
         self.abilities = Abilities(
             streams=self._tap is not None or bool(has.get("watchTicker")),
@@ -100,7 +101,7 @@ class CcxtExchange:
         if hasattr(self._ccxt.session, "_retry_connection"):  # aiohttp repeats a GET after a reset, and says nothing
             self._ccxt.session._retry_connection = False
         markets = await self._ask(self._ccxt.load_markets(True))
-        return {
+        facts = {
             symbol: MarketFacts(
                 symbol, market["id"], market["quote"], market.get("active") is not False,
                 _positive(market["precision"].get("amount")), _positive(market["limits"]["cost"].get("min")),
@@ -108,6 +109,9 @@ class CcxtExchange:
             for symbol, market in markets.items()
             if market.get("spot")
         }  # fmt: skip
+        if not facts:  # ccxt makes this of HTML, of an empty body and of an empty list
+            raise BadAnswerError("the answer to load_markets has no spot market")
+        return facts
 
     async def tickers(self, symbols: Sequence[str]) -> list[Ticker]:
         """Return one ticker for each symbol that was answered."""
@@ -185,7 +189,10 @@ class CcxtExchange:
         try:
             return await asyncio.wait_for(request, self._timeout_s + 0.25)
         except Exception as error:  # noqa: BLE001  (every failure of ccxt, mapped once)
-            raise map_error(error, self._ccxt.last_response_headers) from None
+            mapped = map_error(error, self._ccxt.last_response_headers)
+            if isinstance(mapped, HeldBackError):
+                self.held_back_until_s = asyncio.get_running_loop().time() + mapped.retry_after_s
+            raise mapped from None
 
     def _ticker(self, symbol: str, row: dict[str, Any]) -> Ticker:
         recv_ms = self._now_ms()
@@ -212,7 +219,8 @@ def map_error(
 
     `headers` are those of the last answer: a 429 or 418 says in them for how long it wants to be left alone.
     """
-    text = redact(f"{type(error).__name__}: {error}")
+    cause = f" ({type(error.__cause__).__name__}: {error.__cause__})" if error.__cause__ is not None else ""
+    text = redact(f"{type(error).__name__}: {error}{cause}")
     if isinstance(error, ExchangeTroubleError | RefusedByExchangeError):
         return error
     handshake = error.args[0] if error.args else None  # of a stream: ccxt wraps what aiohttp raised
@@ -232,16 +240,21 @@ def map_error(
 
 
 def retry_after_s(headers: Mapping[str, str] | None) -> float:
-    """Return the seconds that Retry-After names (RFC 9110, 10.2.3: a number of them, or a date), else a minute."""
+    """Return the seconds that Retry-After names (RFC 9110, 10.2.3: a number of them, or a date), else a minute.
+
+    Never less than one second, whatever stands there, and never more than a week.
+    """
     text = {name.lower(): value for name, value in (headers or {}).items()}.get("retry-after", "")
     try:
         seconds = float(text)
     except ValueError:
         try:
             seconds = (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             seconds = DEFAULT_RETRY_AFTER_S
-    return max(seconds, 0.0) if math.isfinite(seconds) else DEFAULT_RETRY_AFTER_S
+    if math.isnan(seconds):
+        return DEFAULT_RETRY_AFTER_S
+    return min(max(seconds, LEAST_RETRY_AFTER_S), MOST_RETRY_AFTER_S)
 
 
 def _addresses(kind: Any, url: str) -> dict[str, Any]:

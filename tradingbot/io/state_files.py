@@ -45,10 +45,13 @@ def write_atomic(path: Path, text: bytes, durable: bool = True) -> None:
 
 
 class StateLock:
-    """Hold the lock of a state directory while in use; raise LockHeldError, at once, if another bot holds it."""
+    """Hold the lock of a state directory while in use; raise LockHeldError, at once, if another one holds it.
 
-    def __init__(self, state_dir: Path, started_ms: int) -> None:
-        self._path, self._started_ms = state_dir / "lock", started_ms
+    `name` is the lock's: the bot's own, or that of the embedded exchange, whose account lies there too.
+    """
+
+    def __init__(self, state_dir: Path, started_ms: int, name: str = "lock") -> None:
+        self._path, self._started_ms = state_dir / name, started_ms
         self._descriptor = -1
 
     def __enter__(self) -> StateLock:
@@ -57,7 +60,7 @@ class StateLock:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(self._descriptor)
-            owner = lock_owner(self._path.parent) or {}
+            owner = lock_owner(self._path.parent, self._path.name) or {}
             who = f"process {owner.get('pid', '?')} on {owner.get('host', '?')}"
             raise LockHeldError(f"{self._path.parent} is in use by {who}: stop it, or name another --state") from None
         owner = {"pid": os.getpid(), "host": socket.gethostname(), "started_ms": self._started_ms}
@@ -70,10 +73,10 @@ class StateLock:
         os.close(self._descriptor)
 
 
-def lock_owner(state_dir: Path) -> dict[str, Any] | None:
+def lock_owner(state_dir: Path, name: str = "lock") -> dict[str, Any] | None:
     """Return who holds the lock of a state directory, None where nobody does."""
     try:
-        descriptor = os.open(state_dir / "lock", os.O_RDONLY)
+        descriptor = os.open(state_dir / name, os.O_RDONLY)
     except OSError:
         return None
     try:
@@ -89,16 +92,17 @@ def lock_owner(state_dir: Path) -> dict[str, Any] | None:
         os.close(descriptor)
 
 
-def check_stamp(state_dir: Path, exchange: str, trading_mode: str) -> None:
-    """Stamp a state directory at its first start; raise StateError where it belongs to another exchange or schema."""
+def check_stamp(state_dir: Path, exchange: str, trading_mode: str, stamp: bool) -> None:
+    """Raise StateError where a state directory belongs to another exchange or schema; `stamp` one that has no stamp."""
     path = state_dir / "stamp.json"
     if not path.exists():
-        stamp = {"v": SCHEMA, "exchange": exchange, "trading_mode": trading_mode}
-        write_atomic(path, json.dumps(stamp).encode())
+        if stamp:
+            facts = {"v": SCHEMA, "exchange": exchange, "trading_mode": trading_mode}
+            write_atomic(path, json.dumps(facts).encode())
         return
     try:
-        stamp = json.loads(path.read_bytes())
-        found, schema = stamp["exchange"], stamp["v"]
+        facts = json.loads(path.read_bytes())
+        found, schema = facts["exchange"], facts["v"]
     except (ValueError, KeyError, TypeError):
         raise StateError(f"{path} is damaged: mend it, or begin with another --state") from None
     if schema != SCHEMA:

@@ -17,7 +17,7 @@ from tradingbot.errors import SettingsError, Unrecoverable, UsageError
 from tradingbot.io.home import OVERRIDES_NAME, Home, find_settings_file, read_overrides, read_toml, split_assignment
 from tradingbot.io.state_files import lock_owner
 
-__all__ = ["DEFAULTS", "NoBotError", "Target", "arm", "find_target", "kill", "read_status", "stop"]
+__all__ = ["DEFAULTS", "NoBotError", "Target", "arm", "find_target", "is_running", "kill", "read_status", "stop"]
 
 DEFAULTS: dict[str, Any] = {"STATE_DIR": "state", "STOP_TIMEOUT_S": 20.0}  # as in tradingbot.config; a test holds that
 ALLOWED = {"STATE_DIR": "a text that is not empty", "STOP_TIMEOUT_S": "a number > 0"}
@@ -133,6 +133,13 @@ def stop(state_dir: Path, timeout_s: float) -> int:
             raise NoBotError(f"process {pid} has not stopped within {timeout_s:g} s")
         time.sleep(0.05)
     return pid
+
+
+def is_running(state_dir: Path) -> bool:
+    """Return whether a bot runs on a state directory."""
+    from tradingbot.io.state_files import lock_owner
+
+    return lock_owner(state_dir) is not None
 
 
 def kill(state_dir: Path, why: str) -> None:

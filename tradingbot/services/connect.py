@@ -12,7 +12,7 @@ from tradingbot.config import Settings
 from tradingbot.exchange.ccxt_client import CcxtExchange
 from tradingbot.exchange.protocol import Exchange
 from tradingbot.services.clock import Clock
-from tradingbot.services.embedded import FollowedExchange, make_exchange
+from tradingbot.services.embedded import FollowedExchange, lock_exchange, make_exchange
 
 __all__ = ["Connect", "Surroundings", "connect"]
 
@@ -39,6 +39,7 @@ async def connect(
     ExchangeTroubleError where EMBEDDED_URL does not answer, UsageError where it is not on this machine.
     """
     url: str | None = None
+    followed: FollowedExchange | None = None
     if settings.EXCHANGE != "embedded":
         clock = Clock()
     elif settings.EMBEDDED_URL:
@@ -46,10 +47,13 @@ async def connect(
         await stack.enter_async_context(followed)
         url, clock = followed.url, followed.clock
     else:
+        stack.enter_context(lock_exchange(state_dir))
         server, clock = make_exchange(settings, state_dir, "key", "secret")
         await stack.enter_async_context(server)
         url = server.url
         log.info("embedded exchange at %s", url)
     exchange = CcxtExchange(settings.EXCHANGE, clock.now_ms, settings.REQUEST_TIMEOUT_S, url)
     stack.push_async_callback(exchange.close)
+    if followed is not None:
+        followed.held_back_until_s = lambda: exchange.held_back_until_s
     return Surroundings(exchange, clock)

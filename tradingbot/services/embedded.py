@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -15,16 +16,21 @@ import aiohttp
 
 from tradingbot.config import Settings
 from tradingbot.errors import StateError, UsageError
-from tradingbot.exchange.errors import UnreachableError
+from tradingbot.exchange.ccxt_client import retry_after_s
+from tradingbot.exchange.errors import ExchangeTroubleError, HeldBackError, UnreachableError
+from tradingbot.io.state_files import StateLock
 from tradingbot.services.clock import Clock, wall_ms
 from tradingbot.services.recorded import read_market
 from tradingbot.simulated.core import Core
 from tradingbot.simulated.faults import Faults
 from tradingbot.simulated.market import Market, SyntheticMarket
 from tradingbot.simulated.memory import Memory
+from tradingbot.simulated.recorded import RecordedMarket
 from tradingbot.simulated.server import ExchangeServer
 
-__all__ = ["FollowedExchange", "make_core", "make_exchange", "serve"]
+__all__ = ["FollowedExchange", "lock_exchange", "make_core", "make_exchange", "serve"]
+
+log = logging.getLogger(__name__)
 
 FOLLOW_S = 5.0  # how often the time of an exchange that runs elsewhere is asked for
 APART_S = 0.25  # by how many real seconds the two clocks may part until then
@@ -54,6 +60,15 @@ def make_core(
     except (ValueError, KeyError, TypeError, ArithmeticError) as error:
         why = f"{type(error).__name__}: {error}"
         raise StateError(f"{path} is damaged ({why}): move it aside to begin with a new account") from None
+    strangers = {order.symbol for order in core.account.open_orders(None)} - set(market.symbols)
+    if strangers:
+        raise StateError(
+            f"{path} has open orders on {', '.join(sorted(strangers))}, which this market has not: move it aside"
+        )
+    if isinstance(market, RecordedMarket) and start_ms > market.last_ms:
+        log.warning(
+            "the recording is over: the exchange's time stands behind its last row; remove %s to play it anew", path
+        )
     core.faults.began_ms = start_ms
     return core, memory, start_ms
 
@@ -65,6 +80,12 @@ def make_exchange(
     core, memory, start_ms = make_core(settings, state_dir, api_key, api_secret, wall_ms(), faults)
     clock = Clock(settings.EMBEDDED_SPEED, start_ms)
     return ExchangeServer(core, clock.now_ms, memory), clock
+
+
+def lock_exchange(state_dir: Path) -> StateLock:
+    """Return the lock that keeps two exchanges from one account, to be held while one runs."""
+    state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return StateLock(state_dir, wall_ms(), "exchange.lock")
 
 
 async def serve(server: ExchangeServer, port: int, ready: Callable[[str], None]) -> None:
@@ -87,6 +108,8 @@ class FollowedExchange:
     The clock begins at `not_before_ms` or later: where the exchange's is behind, it stands until that has caught up.
     Raises UsageError for an address that is not on this machine, UnreachableError on entering where nobody answers.
     """
+
+    held_back_until_s: Callable[[], float] = staticmethod(lambda: 0.0)  # of the loop's clock
 
     def __init__(self, url: str, timeout_s: float, not_before_ms: int) -> None:
         parts = urlsplit(url)
@@ -119,12 +142,15 @@ class FollowedExchange:
     async def _follow(self) -> None:
         while True:
             await asyncio.sleep(FOLLOW_S)
-            with contextlib.suppress(UnreachableError):  # whoever asks it for prices says so
-                await self._look()
+            if asyncio.get_running_loop().time() >= self.held_back_until_s():
+                with contextlib.suppress(ExchangeTroubleError):  # whoever asks it for prices says so
+                    await self._look()
 
     async def _look(self) -> None:
         try:
             async with self._session.get(self.url + "/api/v3/time") as answer:
+                if answer.status in (418, 429):
+                    raise HeldBackError(f"{self.url}: {answer.status}", retry_after_s(answer.headers))
                 facts = await answer.json(content_type=None)
                 now, speed = int(facts["serverTime"]), float(facts["speed"])
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError, TypeError) as error:

@@ -7,7 +7,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Mapping
 
-from tradingbot.exchange.errors import ExchangeTroubleError, HeldBackError
+from tradingbot.exchange.errors import ExchangeTroubleError, HeldBackError, RefusedByExchangeError
 from tradingbot.exchange.protocol import Exchange, MarketFacts
 from tradingbot.services.market_data import MarketData
 
@@ -39,6 +39,7 @@ class Listings:
         self._exchange, self._data, self._price, self._park = exchange, data, price, park
         self._known = {symbol: markets[symbol] for symbol in data.symbols}
         self.parked: dict[str, str] = {}
+        self._absent: set[str] = set()
         self._leaps: dict[str, tuple[float, float]] = {}  # the price before, and when it was (the loop's clock)
         self._asked = asyncio.Event()
 
@@ -75,7 +76,7 @@ class Listings:
             self._data.hold_back(error)
             self.ask()
             return
-        except ExchangeTroubleError as error:
+        except (ExchangeTroubleError, RefusedByExchangeError) as error:
             log.warning("listings cannot be read: %s", error)
             self.ask()
             return
@@ -83,11 +84,18 @@ class Listings:
             self._judge(symbol, listed.get(symbol))
 
     def _judge(self, symbol: str, market: MarketFacts | None) -> None:
+        if market is None and symbol not in self._absent:  # one answer may be a bad one
+            self._absent.add(symbol)
+            self._set(symbol, "gone: the exchange does not list it")
+            self.ask()
+            return
         if market is None:
             self._data.drop(symbol)
             self._leaps.pop(symbol, None)
-            self._set(symbol, "gone: the exchange lists it no more; dropped for this session")
-        elif not market.active:
+            log.warning("symbol %s is dropped for this session: the exchange lists it no more", symbol)
+            return
+        self._absent.discard(symbol)
+        if not market.active:
             self._set(symbol, "halted by the exchange")
         elif symbol in self._leaps:
             before, since_s = self._leaps[symbol]

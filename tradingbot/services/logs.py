@@ -29,6 +29,9 @@ class _Formatter(logging.Formatter):
         if self._wall_s is not None and record.created != getattr(record, "wall_s", None):
             record.created = record.__dict__["wall_s"] = self._wall_s()
             record.msecs = record.created % 1 * 1000
+        if not record.__dict__.setdefault("is_plain", False):  # no line, and no command of a terminal, out of a message
+            record.msg, record.args = "".join(c if c.isprintable() else "?" for c in record.getMessage()), None
+            record.__dict__["is_plain"] = True
         return super().format(record)
 
 

@@ -11,7 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tradingbot.config import Settings
-from tradingbot.exchange.errors import ExchangeTroubleError, HeldBackError, UnknownSymbolError
+from tradingbot.exchange.errors import (
+    ExchangeTroubleError,
+    HeldBackError,
+    RefusedByExchangeError,
+    UnknownSymbolError,
+)
 from tradingbot.exchange.protocol import Exchange
 from tradingbot.market.guards import HARMLESS
 from tradingbot.market.ticker import Ticker
@@ -69,13 +74,15 @@ class MarketData:
         self._ticks_by_symbol: Counter[str] = Counter()
         self._counts: deque[tuple[float, Counter[str]]] = deque(maxlen=COUNTS)
         self.mode = "starting"
+        self._began_s = 0.0
         self.held_back_until_s = 0.0
+        self._held_back = 0  # so often in a row
         self._rng = rng or random.Random()  # noqa: S311  (jitter)
         self._connects: deque[float] = deque(maxlen=MAX_CONNECTS_A_MINUTE)
         self._connected_s = self._streamed_s = float("-inf")
         self._is_connected = False
         self._broken = 0  # connections in a row that brought nothing
-        self._trouble: dict[str, type[ExchangeTroubleError]] = {}
+        self._trouble: dict[str, type[Exception]] = {}
         self._said: dict[tuple[str, str], tuple[float, int]] = {}
         self._stream: asyncio.Task[None] | None = None
 
@@ -86,6 +93,7 @@ class MarketData:
         now = asyncio.get_running_loop().time()
         if reason is None:
             self.ticks += 1
+            self._held_back = 0
             self._ticks_by_symbol[symbol] += 1
             self.accepted_s[symbol] = now
             if symbol in self.retries:
@@ -114,7 +122,7 @@ class MarketData:
         now, limit_s = asyncio.get_running_loop().time(), self._settings().WATCHDOG_S
         if self.fresh_s() > limit_s:
             return []
-        return [symbol for symbol in self.symbols if now - self.accepted_s.get(symbol, now) > limit_s]
+        return [symbol for symbol in self.symbols if now - self.accepted_s.get(symbol, self._began_s) > limit_s]
 
     def is_held_back(self) -> bool:
         """Return whether the exchange has asked to be left alone."""
@@ -122,8 +130,10 @@ class MarketData:
 
     def hold_back(self, error: HeldBackError) -> None:
         """Leave the exchange alone for as long as it asked for."""
-        self.held_back_until_s = asyncio.get_running_loop().time() + error.retry_after_s
-        log.warning("held back for %.0f s: %s", error.retry_after_s, error)
+        self._held_back += 1
+        wait_s = max(error.retry_after_s, min(2.0 ** (self._held_back - 1), MINUTE_S))  # who says "now" again and again
+        self.held_back_until_s = max(self.held_back_until_s, asyncio.get_running_loop().time() + wait_s)
+        log.warning("held back for %.0f s: %s", wait_s, error)
 
     def ticks_per_min(self, symbol: str) -> float | None:
         """Return how many tickers of a symbol were accepted a minute, over the last minute; None at the beginning."""
@@ -136,7 +146,7 @@ class MarketData:
     async def run(self) -> None:
         """Run until cancelled."""
         loop = asyncio.get_running_loop()
-        next_poll = loop.time()
+        self._began_s = next_poll = loop.time()
         try:
             while True:
                 settings = self._settings()
@@ -146,9 +156,10 @@ class MarketData:
                 if streaming != (self.mode == "stream") or self.mode == "starting":
                     self.mode = "stream" if streaming else "poll"
                     log.info("market_data mode=%s symbols=%d", self.mode, len(self.symbols))
-                if self.mode == "poll" and loop.time() >= next_poll:
+                wanted = self.symbols if self.mode == "poll" else self.silent()
+                if wanted and loop.time() >= next_poll:
                     next_poll = loop.time() + settings.POLL_S
-                    await self._poll()
+                    await self._poll(wanted)
                 await asyncio.sleep(min(LOOK_S, settings.POLL_S))
         finally:
             if self._stream is not None:
@@ -187,7 +198,7 @@ class MarketData:
             await self._exchange.watch(self.symbols, self._take_streamed)
         except HeldBackError as error:
             self.hold_back(error)
-        except ExchangeTroubleError as error:
+        except (ExchangeTroubleError, RefusedByExchangeError) as error:
             self._complain("stream", error)
             if isinstance(error, UnknownSymbolError):
                 self.unknown()
@@ -204,21 +215,21 @@ class MarketData:
                 del self._trouble["stream"]
                 log.info("stream works again")
 
-    async def _poll(self) -> None:
+    async def _poll(self, wanted: Sequence[str]) -> None:
         now = asyncio.get_running_loop().time()
         if self.is_held_back():
             return
         if not self._settings().FEATURE_RETRY_BACKOFF:
             self.retries.clear()
         waiting = {s for s, retry in self.retries.items() if retry.next_s > now}
-        due = [symbol for symbol in self.symbols if symbol not in waiting]
+        due = [symbol for symbol in wanted if symbol not in waiting]
         if not due:
             return
         try:
             tickers = await self._exchange.tickers(due)
         except HeldBackError as error:
             self.hold_back(error)
-        except ExchangeTroubleError as error:
+        except (ExchangeTroubleError, RefusedByExchangeError) as error:
             if self._complain("poll", error) and self._settings().FEATURE_RETRY_BACKOFF:
                 log.warning("retry_state symbols=%d error=%s", len(due), error)
             if isinstance(error, UnknownSymbolError):
@@ -233,7 +244,7 @@ class MarketData:
             for symbol in set(due) - {ticker.symbol for ticker in tickers}:
                 self._fail(symbol, "no answer", say=True)
 
-    def _complain(self, what: str, error: ExchangeTroubleError) -> bool:
+    def _complain(self, what: str, error: Exception) -> bool:
         """Say what broke a stream or a poll: once, until it works again or breaks in another way; return whether."""
         is_new = self._trouble.get(what) is not type(error)
         self._trouble[what] = type(error)

@@ -7,20 +7,29 @@ import contextlib
 import logging
 import os
 import signal
+import stat
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import orjson
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, stop_after_delay, wait_random_exponential
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_random_exponential,
+)
 
 from tradingbot import __version__
 from tradingbot.config import Settings, fingerprint
 from tradingbot.engine.engine import Engine
 from tradingbot.engine.events import ClockStep, Condition, ConditionName, Parked, Rejected
 from tradingbot.errors import UsageError
-from tradingbot.exchange.errors import ExchangeTroubleError, HeldBackError, NoExchangeError
+from tradingbot.exchange.errors import ExchangeTroubleError, HeldBackError, NoExchangeError, redact
 from tradingbot.exchange.protocol import Exchange, MarketFacts
 from tradingbot.io.overrides import Effective
 from tradingbot.io.state_files import StateLock, check_stamp, write_atomic
@@ -42,8 +51,9 @@ log = logging.getLogger(__name__)
 
 TURN_S = STATUS_S = 1.0
 FIRST_HEARTBEAT_S = 2.0  # after the first ticker, at most
-START_ATTEMPTS, START_S = 5, 40
+START_ATTEMPTS, START_S = 9, 40
 WRONG_CLOCK_MS = 1000
+SAY_S = 60.0  # between two lines on the same trouble
 
 
 class _Errors(logging.Handler):
@@ -93,19 +103,21 @@ class Session:
         self._before = LastStatus()
         self._steps = StepWatch(wall_ms, monotonic)
         self._stop = asyncio.Event()
+        self._status_trouble_s = float("-inf")
 
     async def run(self, duration_s: float | None) -> None:
         """Run until `duration_s` is over or somebody stops it."""
         state_dir = self._effective.state_dir
         state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         with StateLock(state_dir, self.started_ms):
-            check_stamp(state_dir, self.settings.EXCHANGE, self.settings.TRADING_MODE)
+            check_stamp(state_dir, self.settings.EXCHANGE, self.settings.TRADING_MODE, stamp=False)
             if self.settings.GLOBAL_TRADING and self.settings.TRADING_MODE == "live":
                 raise UsageError("this version places no live orders: set TRADING_MODE = paper, or GLOBAL_TRADING off")
             self._remember(last_status(state_dir))
-            errors = _Errors(self.errors, self.wall_ms)
+            errors = _Errors(self.errors, self._now_ms)
             logging.getLogger("tradingbot").addHandler(errors)
             loop = asyncio.get_running_loop()
+            loop.set_exception_handler(_log_callback)
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(number, self._stop.set)
             try:
@@ -117,6 +129,9 @@ class Session:
             finally:
                 logging.getLogger("tradingbot").removeHandler(errors)
 
+    def _now_ms(self) -> int:
+        return self.clock.now_ms()
+
     def _remember(self, before: LastStatus) -> None:
         """Go on from the last session's time and hold-back: until the exchange is asked, nothing better is known."""
         self.began_s = asyncio.get_running_loop().time()
@@ -124,28 +139,35 @@ class Session:
             self._before = before
             if before.exchange == "embedded":
                 self.clock = Clock(1.0, max(before.time_ms, 1))
-            left_ms = before.held_back_until_ms - self.clock.now_ms()
+            until_ms = before.held_back_until_ms
+            left_ms = min(until_ms - self.clock.now_ms(), until_ms - before.time_ms)  # whatever a clock was set to
             self.held_back_until_s = self.began_s + left_ms / 1000
 
     async def _work(self, stack: contextlib.AsyncExitStack) -> None:
         """Connect, choose what to watch, and bring market data until cancelled."""
-        before = self._before
+        left_s = self.held_back_until_s - asyncio.get_running_loop().time()
+        if left_s > 0:
+            await self._hold_back(left_s)
         surroundings = await self._answered(
-            lambda: self._connect(self.settings, self._effective.state_dir, before.time_ms, stack),
+            lambda: self._connect(self.settings, self._effective.state_dir, self._before.time_ms, stack),
             self.settings.EMBEDDED_URL or self.settings.EXCHANGE,
         )
         exchange, self.clock = surroundings.exchange, surroundings.clock
-        if before.held_back_until_ms > self.clock.now_ms():
-            await self._hold_back((before.held_back_until_ms - self.clock.now_ms()) / 1000 / self.clock.speed)
         markets = await self._answered(exchange.load, exchange.name)
         symbols = await self._answered(lambda: choose_symbols(exchange, markets, self.settings), exchange.name)
         await self._say_what_it_gives(exchange, symbols[0])
         self._wire(exchange, markets, symbols)
         assert self.market_data is not None
         assert self.listings is not None
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self.listings.run())
-            group.create_task(self.market_data.run())
+        tasks = [asyncio.create_task(job) for job in (self.listings.run(), self.market_data.run())]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def _wire(self, exchange: Exchange, markets: dict[str, MarketFacts], symbols: list[str]) -> None:
         steps = {symbol: step for symbol in symbols if (step := markets[symbol].amount_step) is not None}
@@ -157,6 +179,7 @@ class Session:
             lambda symbol, why: self._take(Parked(symbol, why)),
         )  # fmt: skip
         data.unknown = listings.ask
+        check_stamp(self._effective.state_dir, self.settings.EXCHANGE, self.settings.TRADING_MODE, stamp=True)
         log.info(
             "started sid=%s version=%s exchange=%s symbols=%d mode=%s fingerprint=%s",
             self.sid, __version__, exchange.name, len(symbols),
@@ -164,13 +187,14 @@ class Session:
         )  # fmt: skip
         if self.settings.GLOBAL_TRADING:
             log.warning("paper positions live in memory only: they are lost at a restart")
-        self.state = "running"
+        self._look_around()  # the kill switch counts from the first tick on
 
     async def _answered(self, request: Callable[[], Awaitable[Answer]], whom: str) -> Answer:
         """Return the answer to a request of the start: tried again a few times, and after a hold-back when it is over.
 
         Raises NoExchangeError.
         """
+        held_back = 0
         while True:
             try:
                 async for attempt in AsyncRetrying(
@@ -180,12 +204,14 @@ class Session:
                     stop=stop_after_attempt(START_ATTEMPTS) | stop_after_delay(START_S),
                     wait=wait_random_exponential(multiplier=self.settings.RETRY_BASE_S, max=10),
                     reraise=True,
+                    before_sleep=_say_trouble,
                 ):
                     with attempt:
                         return await request()
             except HeldBackError as error:
                 log.warning("%s", error)
-                await self._hold_back(error.retry_after_s)
+                held_back += 1
+                await self._hold_back(max(error.retry_after_s, min(2.0**held_back, 60.0)))
             except ExchangeTroubleError as error:
                 raise NoExchangeError(f"{whom} cannot be reached: {error}") from None
 
@@ -259,6 +285,8 @@ class Session:
                 stopped.cancel()
                 if work.done():
                     work.result()  # trouble at the start, or a defect: let it be seen
+            if self.engine is None and not self._stop.is_set():
+                raise NoExchangeError(f"{self.settings.EXCHANGE} was not reached in {duration_s:g} s")
             self._heartbeat()
         finally:
             work.cancel()
@@ -275,12 +303,7 @@ class Session:
             return
         if set(self.market_data.silent()) - set(self.listings.parked):
             self.listings.ask()
-        path = self._effective.state_dir / "KILL"
-        why: str | None = None
-        if path.exists():
-            with contextlib.suppress(OSError):
-                why = path.read_text(errors="replace").strip()[:200]
-            why = why or "kill switch"
+        why = _kill_reason(self._effective.state_dir / "KILL")
         if why != self.engine.conditions.get("killed"):
             self._take(Condition(ConditionName.KILLED, why))
             log.warning("kill switch %s", f"on: {why}" if why else "off")
@@ -302,10 +325,36 @@ class Session:
         status = make_status(self, self._effective, self.clock.now_ms())
         try:
             write_atomic(self._effective.state_dir / "status.json", orjson.dumps(status), durable=False)
+            self._status_trouble_s = float("-inf")
         except OSError as error:
-            log.error("status.json cannot be written: %s", error.strerror)  # noqa: TRY400  (one line, no traceback)
+            now = asyncio.get_running_loop().time()
+            if now - self._status_trouble_s >= SAY_S:
+                self._status_trouble_s = now
+                log.error("status.json cannot be written: %s", error.strerror)  # noqa: TRY400  (one line, no traceback)
         if self._show is not None:
             self._show(status)
+
+
+def _kill_reason(path: Path) -> str | None:
+    """Return why the kill switch is on, None where it is off; its presence counts, whatever it is."""
+    try:
+        is_file = stat.S_ISREG(path.stat().st_mode)
+        text = path.read_text(errors="replace") if is_file else ""
+    except FileNotFoundError:
+        return None
+    except OSError:
+        text = ""
+    return text.strip()[:200] or "kill switch"
+
+
+def _log_callback(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log in one line what failed where nobody waits for it: ccxt's own callbacks, on a message that is none."""
+    log.warning("callback failed: %s", redact(f"{context.get('message')}: {context.get('exception')!r}"))
+
+
+def _say_trouble(state: RetryCallState) -> None:
+    if state.attempt_number == 1 and state.outcome is not None:
+        log.warning("not reached yet, trying for %d s: %s", START_S, state.outcome.exception())
 
 
 def run_session(

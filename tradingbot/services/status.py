@@ -22,6 +22,8 @@ from tradingbot.market.ticker import spread_bps
 if TYPE_CHECKING:
     from tradingbot.services.session import Session
 
+LATEST_MS = 4_102_444_800_000  # 2100: what says more is damaged
+
 __all__ = ["LastStatus", "last_status", "make_status"]
 
 
@@ -39,9 +41,10 @@ def last_status(state_dir: Path) -> LastStatus:
     try:
         status = orjson.loads((state_dir / "status.json").read_bytes())
         until = status["data"]["held_back_until_ms"]
-        return LastStatus(str(status["bot"]["exchange"]), int(status["time_ms"]), int(until or 0))
-    except (OSError, ValueError, KeyError, TypeError):
+        last = LastStatus(str(status["bot"]["exchange"]), int(status["time_ms"]), int(until or 0))
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return LastStatus()
+    return last if 0 <= last.time_ms < LATEST_MS > last.held_back_until_ms >= 0 else LastStatus()
 
 
 def make_status(session: Session, effective: Effective, now_ms: int) -> dict[str, Any]:
@@ -61,6 +64,7 @@ def make_status(session: Session, effective: Effective, now_ms: int) -> dict[str
             "version": __version__,
             "mode": settings.TRADING_MODE if settings.GLOBAL_TRADING else "observe",
             "exchange": settings.EXCHANGE,
+            "speed": session.clock.speed,
             "started_ms": session.started_ms,
             "uptime_s": round(loop_s - session.began_s, 1),
             "state": session.state,

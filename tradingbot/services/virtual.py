@@ -15,7 +15,7 @@ from tradingbot.exchange.twin import TwinExchange
 from tradingbot.io.overrides import Effective
 from tradingbot.services.clock import Clock
 from tradingbot.services.connect import Surroundings
-from tradingbot.services.embedded import make_core
+from tradingbot.services.embedded import lock_exchange, make_core
 from tradingbot.services.session import Session
 from tradingbot.simulated.faults import Faults
 
@@ -94,6 +94,7 @@ def run_virtual(
         )
 
     async def connect(settings: Settings, state_dir: Path, _: int, stack: contextlib.AsyncExitStack) -> Surroundings:
+        stack.enter_context(lock_exchange(state_dir))
         core, memory, start_ms = make_core(settings, state_dir, "key", "secret", START_MS, faults)
         clock = _VirtualClock(settings.EMBEDDED_SPEED, start_ms, loop.time)
         stack.callback(lambda: memory.keep(clock.now_ms(), ahead_s=0.0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -116,14 +117,16 @@ class Core:
         if response is None:
             response = self._answer(request, now)
             if fault is not None:
-                status, body, headers, delivery = self.faults.answer(fault, response.status, response.body, now)
+                status, body, headers, delivery = self.faults.answer(
+                    fault, response.status, response.body, now, self.speed
+                )
                 response = Response(status, body, response.headers | headers, delivery)
         self.heard.append((now, what, response.status))
         return response
 
     def _refused(self, fault: Fault, now: int) -> Response:
         """Return the refusal of a request that does not come through to the account."""
-        status, body, headers, delivery = self.faults.answer(fault, 200, b"", now)
+        status, body, headers, delivery = self.faults.answer(fault, 200, b"", now, self.speed)
         return Response(status, body, JSON | headers, delivery)
 
     def _answer(self, request: Request, now: int) -> Response:
@@ -175,7 +178,8 @@ class Core:
         self._weight += weight
         headers["X-MBX-USED-WEIGHT"] = headers["X-MBX-USED-WEIGHT-1M"] = str(self._weight)
         if self._weight > WEIGHT_LIMIT:
-            headers["Retry-After"] = str((minute + 1) * 60 - now // 1000)
+            left_s = ((minute + 1) * MINUTE_MS - now) / 1000 / self.speed  # of whoever waits, not of this clock
+            headers["Retry-After"] = str(math.ceil(left_s))
             status = 418 if self._weight > 2 * WEIGHT_LIMIT else 429
             raise RefusedError(status, -1003, "Too much request weight used; please wait.")
 
@@ -225,8 +229,15 @@ class Core:
             yield from (symbol for symbol in self.names.values() if self.state(symbol, self._now) != "gone")
 
     def _listed(self, words: Mapping[str, str], make: Callable[[str], Any]) -> Any:
-        rows = [make(symbol) for symbol in self._symbols(words)]
-        return rows[0] if "symbol" in words else rows
+        if "symbol" in words:
+            return make(self._begun(self.symbol(words)))
+        return [make(symbol) for symbol in self._symbols(words) if self.market.number(symbol, self._now) >= 0]
+
+    def _begun(self, symbol: str) -> str:
+        """Return a symbol; refuse one that a recording has no price of yet: who asks must not learn what is to come."""
+        if self.market.number(symbol, self._now) < 0:
+            raise RefusedError(400, -1000, "Nothing has been traded yet.")
+        return symbol
 
     def _exchange_info(self, words: dict[str, str], now: int) -> Any:
         markets = [
@@ -252,9 +263,9 @@ class Core:
         return self.market.update(symbol, self.market.number(symbol, now))
 
     def _depth(self, words: dict[str, str], now: int) -> Any:
-        symbol = self.symbol(words)
+        symbol = self._begun(self.symbol(words))
         limit = _integer(words, "limit", 100, 1, 5000)
-        terms, number = self.market.terms(symbol), max(self.market.number(symbol, now), 0)
+        terms, number = self.market.terms(symbol), self.market.number(symbol, now)
         return payloads.depth(self.market.update(symbol, number), number, terms, min(limit, 100))
 
     def _klines(self, words: dict[str, str], now: int) -> Any:

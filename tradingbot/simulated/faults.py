@@ -155,14 +155,19 @@ class Faults:
         """Return when a fault begins."""
         return self.began_ms + int(fault.from_s * 1000)
 
-    def answer(self, fault: Fault, status: int, body: bytes, now: int) -> tuple[int, bytes, dict[str, str], Delivery]:
-        """Return what is answered in place of `status` and `body`: also further headers, and how it is handed over."""
+    def answer(
+        self, fault: Fault, status: int, body: bytes, now: int, speed: float
+    ) -> tuple[int, bytes, dict[str, str], Delivery]:
+        """Return what is answered in place of `status` and `body`: also further headers, and how it is handed over.
+
+        `speed` is that of the exchange's clock: Retry-After is for whoever waits, in real seconds.
+        """
         if fault.does in ("status", "ban"):
-            wait_s = fault.retry_after_s or self.left_s(fault, now)
+            wait_s = fault.retry_after_s or self.left_s(fault, now) / speed
             code = 418 if fault.does == "ban" else fault.status
             headers = {"Retry-After": str(math.ceil(wait_s))} if code in (418, 429, 503) else {}
-            message = "Too much request weight used; please wait." if code in (418, 429) else "Service unavailable."
-            return code, json.dumps({"code": -1003, "msg": message}).encode(), headers, WHOLE
+            said = (-1003, "Too much request weight used; please wait.") if code in (418, 429) else (-1000, "Internal.")
+            return code, json.dumps(dict(zip(("code", "msg"), said, strict=True))).encode(), headers, WHOLE
         if fault.does in DELIVERIES:
             return status, body, {}, Delivery(Manner(fault.does), fault.seconds)
         if fault.does in VALUES:

@@ -167,8 +167,8 @@ class Account:
 
     def restore(self, record: Mapping[str, Any]) -> None:
         """Go on from what `record` returned."""
-        self.free = {asset: Decimal(amount) for asset, amount in record["free"].items()}
-        self.locked = {asset: Decimal(amount) for asset, amount in record["locked"].items()}
+        self.free = {asset: _finite(amount) for asset, amount in record["free"].items()}
+        self.locked = {asset: _finite(amount) for asset, amount in record["locked"].items()}
         self._next_id = record["next_id"]
         orders = [_order(values) for values in record["orders"]]
         self.orders = {order.order_id: order for order in orders}
@@ -210,6 +210,13 @@ class Account:
 
 def _price(price: float) -> Decimal:
     return Decimal(repr(price))
+
+
+def _finite(text: str) -> Decimal:
+    amount = Decimal(text)
+    if not amount.is_finite():
+        raise ValueError(f"an amount is {text}")
+    return amount
 
 
 def _texts(value: Any) -> Any:

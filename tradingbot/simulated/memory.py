@@ -11,6 +11,7 @@ from tradingbot.simulated.core import Core
 
 __all__ = ["Memory"]
 
+LATEST_MS = 4_102_444_800_000  # 2100: what says more is damaged
 AHEAD_S = 1.5  # the time that is kept is so much later than now: after a kill nothing is told twice
 
 
@@ -30,8 +31,11 @@ class Memory:
             record = orjson.loads(self._path.read_bytes())
         except FileNotFoundError:
             return 0
+        now_ms = int(record["now_ms"])
+        if not 0 <= now_ms < LATEST_MS:
+            raise ValueError(f"now_ms is {now_ms}")
         self._core.account.restore(record["account"])
-        return int(record["now_ms"])
+        return now_ms
 
     def keep(self, now_ms: int, ahead_s: float = AHEAD_S) -> None:
         """Keep the account, and the time `ahead_s` real seconds after `now_ms`."""

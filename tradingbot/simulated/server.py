@@ -47,6 +47,7 @@ class ExchangeServer:
         self._users: dict[web.WebSocketResponse, UserStream] = {}
         self._markets: dict[web.WebSocketResponse, asyncio.Transport | None] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self._is_kept = True
         self.frozen = False  # sockets are open, and nothing comes nor goes
 
     @property
@@ -83,7 +84,8 @@ class ExchangeServer:
         if self._runner is not None:
             await self._runner.cleanup()
         if self._memory is not None:
-            self._memory.keep(self.now_ms(), ahead_s=0.0)
+            with contextlib.suppress(OSError):  # said while it ran
+                self._memory.keep(self.now_ms(), ahead_s=0.0)
 
     async def __aenter__(self) -> Self:
         await self.start(self.port)
@@ -144,7 +146,9 @@ class ExchangeServer:
     async def _market_socket(self, request: web.Request) -> web.StreamResponse:
         fault = self._sockets_meet("refuse")
         if fault is not None:
-            status, body, headers, _ = self.core.faults.answer(replace(fault, does="status"), 0, b"", self.now_ms())
+            status, body, headers, _ = self.core.faults.answer(
+                replace(fault, does="status"), 0, b"", self.now_ms(), self.core.speed
+            )
             return web.Response(status=status, body=body, headers=headers)
         socket = web.WebSocketResponse(heartbeat=60)
         await socket.prepare(request)
@@ -219,8 +223,15 @@ class ExchangeServer:
             await asyncio.sleep(KEEP_S)
 
     def _keep(self) -> None:
-        if self._memory is not None:
+        if self._memory is None:
+            return
+        try:
             self._memory.keep(self.now_ms())
+            self._is_kept = True
+        except OSError as error:  # a full disk may have room again in a moment
+            if self._is_kept:
+                log.error("the exchange's account and time cannot be kept: %s", error.strerror)  # noqa: TRY400
+            self._is_kept = False
 
     async def _user_socket(self, request: web.Request) -> web.StreamResponse:
         socket = web.WebSocketResponse(heartbeat=60)

@@ -10,6 +10,7 @@ from typing import Any
 __all__ = ["COLUMNS", "cells", "header", "json_text", "printable", "status_text"]
 
 COLUMNS = ("symbol", "last", "drop %", "anchor", "to trigger %", "spread %", "state")
+HARMLESS = ("duplicate", "out_of_order")  # no failure of the feed, and nothing that anybody need look at
 LEFT = ("symbol", "state")  # the others are numbers, and stand right
 
 
@@ -27,11 +28,11 @@ def header(status: Mapping[str, Any]) -> tuple[str, str, str]:
     """Return the lines over the table: the bot, its data, and what is not as it should be."""
     bot, data = status["bot"], status["data"]
     when = datetime.fromtimestamp(status["time_ms"] / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    rejected = ", ".join(f"{name} {count}" for name, count in data["rejected"].items())
+    rejected = ", ".join(f"{name} {count}" for name, count in data["rejected"].items() if name not in HARMLESS)
     off = [name for name, on in status["flags"].items() if not on]
     overrides = [f"{item['key']}={item['value']}" for item in status["overrides"]]
     return (
-        printable(f"{bot['exchange']}  {bot['mode']}  {bot['state']}  {when}  up {bot['uptime_s']:.0f} s"),
+        printable(f"{bot['exchange']}{_speed(bot)}  {bot['mode']}  {bot['state']}  {when}  up {bot['uptime_s']:.0f} s"),
         printable(
             f"{data['mode']}: {data['fresh']} fresh, {data['stale']} stale, {data['ticks']:,} ticks"
             + (f", rejected {rejected}" if rejected else "")
@@ -44,6 +45,11 @@ def header(status: Mapping[str, Any]) -> tuple[str, str, str]:
     )
 
 
+def _speed(bot: Mapping[str, Any]) -> str:
+    speed = bot.get("speed", 1)
+    return "" if speed == 1 else f" x{speed:g}"
+
+
 def _health(status: Mapping[str, Any]) -> str:
     bot, data = status["bot"], status["data"]
     until_ms = data["held_back_until_ms"]
@@ -51,10 +57,10 @@ def _health(status: Mapping[str, Any]) -> str:
         return f"held back for {max(until_ms - status['time_ms'], 0) / 1000:.0f} s"
     if bot["state"] not in ("running", "stopping"):
         return str(bot["state"])
+    failing = sum(row["retry"] is not None for row in status["symbols"])
     parked = sum(str(row["state"]).startswith("parked") for row in status["symbols"])
-    if parked:
-        return f"{parked} parked"
-    return f"{data['stale']} without fresh data" if data["stale"] else "good"
+    ills = ((parked, "parked"), (failing, "failing"), (data["stale"], "without fresh data"))
+    return ", ".join(f"{count} {word}" for count, word in ills if count) or "good"
 
 
 def cells(row: Mapping[str, Any]) -> list[str]:
