@@ -86,11 +86,9 @@ class Faults:
 ops = st.lists(
     st.one_of(
         st.tuples(st.just("write"), st.integers(-3, 6), st.integers(1, 5)),
-        st.tuples(st.just("short"), st.integers(0, 150), st.integers(1, 5)),
-        st.tuples(st.just("uncut"), st.integers(0, 150), st.integers(1, 5)),
-        st.tuples(
-            st.sampled_from(["sync", "bad sync", "release", "close", "finish", "torn kill"]), st.just(0), st.just(1)
-        ),
+        st.tuples(st.sampled_from(["short", "uncut"]), st.integers(0, 150), st.integers(1, 5)),
+        st.tuples(st.sampled_from(["sync", "bad sync", "release", "close", "finish"]), st.just(0), st.just(1)),
+        st.just(("torn kill", 0, 1)),
     ),
     max_size=40,
 )
@@ -148,8 +146,9 @@ def test_what_is_acknowledged_is_read_back_once_and_in_order(
         writer.close()
     tail = read_jsonl_tail(folder, "x", 7)
     assert [record["seq"] for record in tail] == acknowledged[-7:]
-    assert told == sorted(set(told))
-    assert [s.path for s in list_segments(folder)][: len(told)] == told
+    past = sorted(set(told))
+    assert told == sorted(told)  # one finished and not yet sealed is open again for the next writer, so told twice
+    assert [s.path for s in list_segments(folder)][: len(past)] == past
 
 
 def test_nothing_is_made_before_the_first_record(tmp_path: Path) -> None:

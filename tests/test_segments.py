@@ -206,11 +206,27 @@ def test_sealing_that_fails_leaves_the_plain_file(tmp_path: Path, monkeypatch: p
         assert seqs_of(tmp_path) == list(range(1_000))
     with monkeypatch.context() as patch:
         patch.setattr(sealing._Contents, "add", lambda *_: None)
-        with pytest.raises(OSError, match="not what is read"):
+        with pytest.raises(OSError, match="not what the plain file holds"):
             seal(path)
     seal(path)
     assert names(tmp_path) == [f"{path.name}.manifest.json", f"{path.name}.zst"]
     assert seqs_of(tmp_path) == list(range(1_000))
+
+
+def test_a_segment_that_is_still_written_on_is_not_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record that comes while it is sealed stops that, and both are there."""
+    (path,) = filled(tmp_path, 100)
+    read_again = sealing._Contents.check
+
+    def check(contents: sealing._Contents, plain: Path, sealed: Path) -> None:
+        with plain.open("ab") as file:
+            file.write(text(100))
+        read_again(contents, plain, sealed)
+
+    monkeypatch.setattr(sealing._Contents, "check", check)
+    with pytest.raises(OSError, match="not what the plain file holds"):
+        seal(path)
+    assert seqs_of(tmp_path) == list(range(101))
 
 
 def test_an_odd_segment_is_sealed_too(tmp_path: Path) -> None:

@@ -145,7 +145,10 @@ class RotatingJSONLWriter:
             self.release()
 
     def finish(self) -> None:
-        """Make all durable, and the open segment a past one: `on_full` is told, the next write begins another."""
+        """Make all durable, and the open segment a past one: `on_full` is told, the next write begins another.
+
+        Nothing on the disk says so until it is sealed: another writer, made before, would go on in it.
+        """
         self.close()
         path, self._path = self._path, None
         if path is not None and self._on_full is not None:

@@ -34,8 +34,8 @@ def seal(path: Path) -> Path:
 
     In turn: its tail is repaired, it is flushed and compressed in frames of 1 MB of text to .zst.tmp; this is flushed,
     read again, renamed and described by the manifest; only then is the plain file removed. Killed anywhere and run
-    again it ends the same; run on a sealed segment it does nothing. Raises OSError, and then the plain file is still
-    there. One thread at a time for a segment.
+    again it ends the same; run on a sealed segment it does nothing. Raises OSError, also where the plain file has grown
+    meanwhile, and then it is still there. One thread at a time for a segment.
     """
     sealed = path.with_name(path.name + ".zst")
     partial = path.with_name(path.name + ".zst.tmp")
@@ -51,7 +51,7 @@ def seal(path: Path) -> Path:
             contents.add(text, len(packed))
         file.flush()
         os.fsync(file.fileno())
-    contents.check(partial)
+    contents.check(path, partial)
     partial.replace(sealed)
     sync_folder(path.parent)
     write_atomic(manifest_path(path), contents.manifest())
@@ -118,16 +118,16 @@ class _Contents:
                 elif value < span[0]:
                     span[0] = value
 
-    def check(self, path: Path) -> None:
-        """Read a .zst again; raise OSError, and remove it, where it does not hold the text that went in."""
+    def check(self, plain: Path, sealed: Path) -> None:
+        """Read a .zst again; raise OSError, and remove it, where it does not hold all that the plain file does."""
         again = hashlib.sha256()
-        with path.open("rb") as file, contextlib.suppress(zstandard.ZstdError):
+        with sealed.open("rb") as file, contextlib.suppress(zstandard.ZstdError):
             reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
             while text := reader.read(FRAME):
                 again.update(text)
-        if again.digest() != self._sha256.digest():
-            path.unlink()
-            raise OSError(errno.EIO, "what was written is not what is read", str(path))
+        if again.digest() != self._sha256.digest() or plain.stat().st_size != self._bytes:
+            sealed.unlink()
+            raise OSError(errno.EIO, "not what the plain file holds", str(sealed))
 
     def manifest(self) -> bytes:
         """Return it as JSON; `ts_ms` and `seq` of a session are its least and its greatest, None where it has none."""
