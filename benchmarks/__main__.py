@@ -7,7 +7,7 @@ import platform
 import sys
 from collections.abc import Callable, Iterator
 
-from benchmarks import engine_speed, processes, wide
+from benchmarks import engine_speed, processes, streams, wide
 
 BENCHMARKS: dict[str, Callable[[], Iterator[str]]] = {
     "engine": engine_speed.engine,
@@ -17,6 +17,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[str]]] = {
     "live": processes.live,
     "wide": wide.wide,
     "day": processes.day,
+    "files": streams.files,
 }
 
 

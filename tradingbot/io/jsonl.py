@@ -84,12 +84,12 @@ class RotatingJSONLWriter:
             self._rotate(day)
         try:
             _write(self._descriptor, lines)
+            self._size += len(lines)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, self._size)
             self.release()
             raise
-        self._size += len(lines)
         self._unsynced = True
 
     def sync(self) -> None:
@@ -145,7 +145,10 @@ class RotatingJSONLWriter:
             self.release()
 
     def finish(self) -> None:
-        """Make all durable, and the open segment a past one: `on_full` is told, the next write begins another."""
+        """Make all durable, and the open segment a past one: `on_full` is told, the next write begins another.
+
+        Nothing on the disk says so until it is sealed: another writer, made before, would go on in it.
+        """
         self.close()
         path, self._path = self._path, None
         if path is not None and self._on_full is not None:
@@ -158,21 +161,18 @@ class RotatingJSONLWriter:
         if self._path is None:
             self._create(day)
             return
-        if self._doubtful:
-            repair_tail(self._path)
         try:
-            descriptor = os.open(self._path, _APPEND)
+            self._descriptor = os.open(self._path, _APPEND)
         except FileNotFoundError:  # somebody has removed it
             self._create(day)
             return
-        self._descriptor = descriptor
         try:
-            size = os.fstat(descriptor).st_size
-            if size > self._size and not self._doubtful:
-                os.ftruncate(descriptor, self._size)
-            elif size < self._size:  # somebody has cut it, or a lost flush has
+            size = os.fstat(self._descriptor).st_size
+            if size > self._size:
+                os.ftruncate(self._descriptor, self._size)
+            if self._doubtful or size < self._size:  # somebody has cut it, or a lost flush has
                 repair_tail(self._path)
-                self._size = os.fstat(descriptor).st_size
+                self._size = os.fstat(self._descriptor).st_size
             self._doubtful = False
         except BaseException:
             self.release()
@@ -195,10 +195,14 @@ class RotatingJSONLWriter:
         name_day = max(self._name_day, day)
         number = self._number + 1 if name_day == self._name_day else 0
         path = self._folder / segment_name(self._series, name_day, number)
+        while os.path.lexists(path):  # somebody has made it since the folder was listed
+            number += 1
+            path = self._folder / segment_name(self._series, name_day, number)
         self._descriptor = os.open(path, _APPEND | os.O_CREAT | os.O_EXCL, 0o600)
         self._path, self._name_day, self._number, self._day = path, name_day, number, day
         self._size, self._doubtful, self._unsynced, self._unsynced_folder = 0, False, False, True
-        os.fchmod(self._descriptor, 0o600)  # a umask may have taken bits away
+        with contextlib.suppress(OSError):  # a umask may have taken bits away; without them the file is no less private
+            os.fchmod(self._descriptor, 0o600)
 
     def _rotate(self, day: int) -> None:
         """Leave the open segment for a new one; where none can be made, all stays as it is."""

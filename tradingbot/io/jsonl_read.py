@@ -18,7 +18,7 @@ import zstandard
 
 from tradingbot.errors import DataError
 from tradingbot.io.lines import MAX_LINE, Damage, decode_lines
-from tradingbot.io.segments import Frame, list_segments, load_frames
+from tradingbot.io.segments import Frame, list_segments, load_frames, manifest_path
 
 __all__ = ["Found", "Place", "ReadReport", "read_jsonl", "read_jsonl_tail"]
 
@@ -131,7 +131,9 @@ def _blocks(file: IO[bytes], path: Path, notes: ReadReport) -> Iterator[_Block]:
 
 
 def _unpacked(file: IO[bytes], path: Path, notes: ReadReport) -> Iterator[_Block]:
-    """Yield the text of a zstd file without a manifest, as far as it can be had."""
+    """Yield the text of a zstd file without a manifest that fits it, as far as it can be had."""
+    if manifest_path(path).exists():
+        notes.note(Place(path, 0, Damage.UNREADABLE, "not what its manifest says"))
     unpacker = zstandard.ZstdDecompressor(max_window_size=_WINDOW)
     try:
         with unpacker.stream_reader(file, read_across_frames=True, closefd=False) as reader:
