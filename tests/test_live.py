@@ -34,11 +34,17 @@ def bot(home: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
     """Run a bot in its own process until the block ends."""
     with (home / "stderr").open("w") as log, subprocess.Popen(command(home, *words), stderr=log, text=True) as process:
         try:
-            wait_for(lambda: status_of(home).get("data", {}).get("ticks", 0) > 0, process)
+            wait_for(lambda: is_watching(home, process.pid), process)
             yield process
         finally:
             if process.poll() is None:
                 process.kill()
+
+
+def is_watching(home: Path, pid: int) -> bool:
+    """Return whether the bot of this process, and not one before it, has told of ticks."""
+    status = status_of(home)
+    return bool(status) and status["bot"]["pid"] == pid and status["data"]["ticks"] > 0
 
 
 def wait_for(holds: Any, process: subprocess.Popen[str], seconds: float = 30) -> None:

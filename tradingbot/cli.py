@@ -139,9 +139,10 @@ def _parser() -> argparse.ArgumentParser:
     add("status", _status, "show what the running bot is and sees", "tradingbot status --json | jq .data")
     add("stop", _stop, "stop the running bot cleanly", "tradingbot stop")
     kill = add("kill", _kill, "switch the kill switch on: no new position", 'tradingbot kill --why "exchange odd"')
-    kill.add_argument("--why", default="operator", metavar="TEXT", help="the reason, for whoever looks later")
-    arm = add("arm", _arm, "switch the kill switch off", "tradingbot arm")
-    arm.add_argument("--why", default="operator", metavar="TEXT", help="the reason, for whoever looks later")
+    for command in (kill, add("arm", _arm, "switch the kill switch off", "tradingbot arm")):
+        command.add_argument("--why", default="operator", metavar="TEXT", help="the reason, for whoever looks later")
+    text = "run what was recorded through the engine again: equal?"
+    add("prove", _prove, text, "tradingbot prove build/run/state").add_argument("folder", nargs="?", metavar="STATE")
     exchange = add(
         "exchange",
         _exchange,
@@ -231,10 +232,9 @@ def _config(arguments: argparse.Namespace) -> int:
 
 
 def _seconds(text: str) -> float:
-    try:
+    seconds = -1.0
+    with suppress(ValueError):
         seconds = float(text)
-    except ValueError:
-        seconds = -1.0
     if not 0 <= seconds < 1e9:
         raise argparse.ArgumentTypeError(f"{text} is no number of seconds")
     return seconds
@@ -269,8 +269,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _control(arguments: argparse.Namespace) -> tuple[Path, float]:
     """Return state directory and STOP_TIMEOUT_S.
 
-    From here to _answer nothing beyond the standard library is needed, so that a bot can be seen and stopped while a
-    package is broken; and broken settings keep nobody from it.
+    From here to _answer the standard library is enough: a bot can be seen and stopped while a package is broken.
     """
     from tradingbot.ops.control import find_target
 
@@ -336,6 +335,17 @@ def _answer(arguments: argparse.Namespace, document: dict[str, Any], text: str) 
     from tradingbot.ui.plain import json_text
 
     _print(json_text(document) if arguments.json else text)
+
+
+def _prove(arguments: argparse.Namespace) -> int:
+    from tradingbot.ops.prove import prove
+    from tradingbot.ui.progress import showing_progress
+
+    folder = Path(arguments.folder) if arguments.folder else _settings(arguments, overrides=False).state_dir
+    with showing_progress() as progress:
+        proof = prove(folder, progress)
+    _answer(arguments, proof.to_record(), proof.text())
+    return proof.exit_code
 
 
 def _exchange(arguments: argparse.Namespace) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ class Effective:
     settings: Settings
     sources: Mapping[str, str]
     home: Home
+    files: tuple[Path, ...] = ()  # whose change may change a setting
+    again: Callable[[], Effective] | None = None  # read every layer anew
 
     @property
     def state_dir(self) -> Path:
@@ -53,6 +55,7 @@ def read_settings(
     last also for GLOBAL_TRADING, which elsewhere is on only if some layer says on and none but the defaults says off.
     """
     layers: list[tuple[str, dict[str, Any]]] = []
+    assignments = tuple(assignments)
     path = find_settings_file(home, config)
     layers.append((CONFIG_NAME if config is None else str(path), _checked(read_toml(path), path.name)))
     layers.append(("environment", _read_environment(os.environ if environ is None else environ)))
@@ -73,7 +76,14 @@ def read_settings(
     except SettingsError as error:
         named = [f"{name} from {where}" for name, where in sources.items() if re.search(rf"\b{name}\b", str(error))]
         raise SettingsError(f"{error} ({', '.join(named)})" if named else str(error)) from None
-    return Effective(settings, {name: sources.get(name, "default") for name in registry()}, home)
+    files = (path, home.path / settings.STATE_DIR / OVERRIDES_NAME)
+
+    def again() -> Effective:
+        return read_settings(
+            home, config=config, state=state, assignments=assignments, environ=environ, overrides=overrides
+        )
+
+    return Effective(settings, {name: sources.get(name, "default") for name in registry()}, home, files, again)
 
 
 def _merge(layers: Iterable[tuple[str, dict[str, Any]]]) -> tuple[dict[str, Any], dict[str, str]]:

@@ -49,9 +49,10 @@ class StreamWriter:
     *Order*: what was put first is written first, so that a tick is on disk no later than the decision it caused; only
     lines between two of the journal's are joined by series.
 
-    *Trouble*: a line of the four streams that cannot be written is dropped and counted, and the stream is degraded; when
-    writing works again a gap record says how many are missing. The journal's lines wait, and are written when that works
-    again. `journal_trouble` is called, on the writer's thread, with why the journal cannot be written, None when it can.
+    *Trouble*: a line of the four streams that cannot be written is dropped and counted, and the stream is degraded;
+    when writing works again a gap record says how many are missing. The journal's lines wait, and are written when that
+    works again. `journal_trouble` is called, on the writer's thread, with why the journal cannot be written, None when
+    it can.
     """
 
     def __init__(

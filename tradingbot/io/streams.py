@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
@@ -25,6 +24,7 @@ from tradingbot.engine.events import (
     to_record,
 )
 from tradingbot.engine.state import SymbolState
+from tradingbot.io.lines import plain_number, read_number
 from tradingbot.market.drop_triggers import drop_pct, threshold
 from tradingbot.market.ticker import Ticker, spread_bps
 
@@ -45,6 +45,8 @@ __all__ = [
 ]
 
 VERSION = 1
+
+NAMED = ("NaN", "Infinity", "-Infinity")
 
 Control = SettingsChanged | Condition | Parked | AnchorReset | ClockStep
 
@@ -150,20 +152,16 @@ def input_of(record: Mapping[str, Any]) -> Input:
         values = {name: _value(record[name]) for name in TICKER_FIELDS if name in record}
         return Ticker(record["symbol"], record["ts_ms"], **values)
     try:
-        return msgspec.convert(record, Control)
+        event: Input = msgspec.convert(record, Control)
     except msgspec.ValidationError as error:
         raise ValueError(f"a record of type {kind!r} is no input: {error}") from None
-
-
-NUMBERS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+    return event
 
 
 def _told(value: Any) -> Any:
-    """Return a value as JSON can hold it: a float that is no number by its name."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value
+    """Return a member of a rejected ticker, which may be anything that an exchange has answered."""
+    return plain_number(value) if isinstance(value, float) else value
 
 
 def _value(value: Any) -> Any:
-    return NUMBERS.get(value, value) if isinstance(value, str) else value
+    return read_number(value) if value in NAMED else value

@@ -10,29 +10,26 @@ import signal
 import stat
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import orjson
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    retry_if_exception,
-    stop_after_attempt,
-    stop_after_delay,
-    wait_random_exponential,
-)
+from msgspec import to_builtins
+from msgspec.structs import replace as replace_settings
 
 from tradingbot import __version__
-from tradingbot.config import Settings, fingerprint
+from tradingbot.config import Settings, fingerprint, registry
 from tradingbot.engine.engine import Engine
-from tradingbot.engine.events import ClockStep, Condition, ConditionName, Parked, Rejected
+from tradingbot.engine.events import ClockStep, Condition, ConditionName, Parked, Rejected, SettingsChanged
 from tradingbot.errors import UsageError
-from tradingbot.exchange.errors import ExchangeTroubleError, HeldBackError, NoExchangeError, redact
+from tradingbot.exchange.errors import NoExchangeError, redact
 from tradingbot.exchange.protocol import Exchange, MarketFacts
 from tradingbot.io.overrides import Effective
 from tradingbot.io.state_files import StateLock, check_stamp, write_atomic
+from tradingbot.io.stream_writer import StreamWriter
+from tradingbot.io.streams import Control
 from tradingbot.market.guards import RejectReason
 from tradingbot.market.ticker import Ticker
 from tradingbot.services.buy_signals import BuySignalService
@@ -40,19 +37,17 @@ from tradingbot.services.clock import Clock, StepWatch, wall_ms
 from tradingbot.services.connect import Connect, connect
 from tradingbot.services.listings import Listings
 from tradingbot.services.market_data import MarketData
+from tradingbot.services.recorder import Recorder
+from tradingbot.services.start import Start
 from tradingbot.services.status import LastStatus, last_status, make_status
 from tradingbot.services.universe import choose_symbols
 
 __all__ = ["Session", "run_session"]
 
-Answer = TypeVar("Answer")
-
 log = logging.getLogger(__name__)
 
 TURN_S = STATUS_S = 1.0
 FIRST_HEARTBEAT_S = 2.0  # after the first ticker, at most
-START_ATTEMPTS, START_S = 9, 40
-WRONG_CLOCK_MS = 1000
 SAY_S = 60.0  # between two lines on the same trouble
 
 
@@ -72,7 +67,7 @@ class Session:
 
     `show` is given every status as it is written, for a dashboard. `connect` gives it its exchange and clock, `wall_ms`
     the wall clock, `monotonic` the seconds that tell when the wall clock was set; `status_s` is how often status.json
-    is written. `sid` names the session.
+    is written. `sid` names the session; with `threaded` false its records are written by its own thread.
     """
 
     def __init__(
@@ -84,9 +79,10 @@ class Session:
         monotonic: Callable[[], float] = time.monotonic,
         status_s: float = STATUS_S,
         sid: str | None = None,
+        threaded: bool = True,
     ) -> None:
         self._effective, self._show, self._connect, self.wall_ms = effective, show, connect, wall_ms
-        self._status_s = status_s
+        self._status_s, self._threaded = status_s, threaded
         self.settings: Settings = effective.settings
         self.started_ms = wall_ms()
         began = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self.started_ms / 1000))
@@ -97,12 +93,15 @@ class Session:
         self.engine: Engine | None = None
         self.market_data: MarketData | None = None
         self.listings: Listings | None = None
-        self.held_back_until_s = 0.0  # at the start; later market data knows it
+        self.writer: StreamWriter | None = None
+        self._recorder: Recorder | None = None
+        self._start = Start(self.settings.RETRY_BASE_S)
         self.clock = Clock()
         self.began_s = 0.0
         self._before = LastStatus()
         self._steps = StepWatch(wall_ms, monotonic)
         self._stop = asyncio.Event()
+        self._settings_stamps: tuple[tuple[int, ...] | None, ...] | None = None
         self._status_trouble_s = float("-inf")
 
     async def run(self, duration_s: float | None) -> None:
@@ -111,8 +110,7 @@ class Session:
         state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         with StateLock(state_dir, self.started_ms):
             check_stamp(state_dir, self.settings.EXCHANGE, self.settings.TRADING_MODE, stamp=False)
-            if self.settings.GLOBAL_TRADING and self.settings.TRADING_MODE == "live":
-                raise UsageError("this version places no live orders: set TRADING_MODE = paper, or GLOBAL_TRADING off")
+            self._refuse_live_orders(self.settings)
             self._remember(last_status(state_dir))
             errors = _Errors(self.errors, self._now_ms)
             logging.getLogger("tradingbot").addHandler(errors)
@@ -129,6 +127,15 @@ class Session:
             finally:
                 logging.getLogger("tradingbot").removeHandler(errors)
 
+    @property
+    def held_back_until_s(self) -> float:
+        """Return until when the exchange wants to be left alone, on the loop's clock."""
+        return self._start.held_back_until_s if self.market_data is None else self.market_data.held_back_until_s
+
+    def _refuse_live_orders(self, settings: Settings) -> None:
+        if settings.GLOBAL_TRADING and self.settings.TRADING_MODE == "live":
+            raise UsageError("this version places no live orders: set TRADING_MODE = paper, or GLOBAL_TRADING off")
+
     def _now_ms(self) -> int:
         return self.clock.now_ms()
 
@@ -141,21 +148,21 @@ class Session:
                 self.clock = Clock(1.0, max(before.time_ms, 1))
             until_ms = before.held_back_until_ms
             left_ms = min(until_ms - self.clock.now_ms(), until_ms - before.time_ms)  # whatever a clock was set to
-            self.held_back_until_s = self.began_s + left_ms / 1000
+            self._start.held_back_until_s = self.began_s + left_ms / 1000
 
     async def _work(self, stack: contextlib.AsyncExitStack) -> None:
         """Connect, choose what to watch, and bring market data until cancelled."""
-        left_s = self.held_back_until_s - asyncio.get_running_loop().time()
+        left_s = self._start.held_back_until_s - asyncio.get_running_loop().time()
         if left_s > 0:
-            await self._hold_back(left_s)
-        surroundings = await self._answered(
+            await self._start.hold_back(left_s)
+        surroundings = await self._start.answered(
             lambda: self._connect(self.settings, self._effective.state_dir, self._before.time_ms, stack),
             self.settings.EMBEDDED_URL or self.settings.EXCHANGE,
         )
         exchange, self.clock = surroundings.exchange, surroundings.clock
-        markets = await self._answered(exchange.load, exchange.name)
-        symbols = await self._answered(lambda: choose_symbols(exchange, markets, self.settings), exchange.name)
-        await self._say_what_it_gives(exchange, symbols[0])
+        markets = await self._start.answered(exchange.load, exchange.name)
+        symbols = await self._start.answered(lambda: choose_symbols(exchange, markets, self.settings), exchange.name)
+        await self._start.say_what_it_gives(exchange, symbols[0], self.clock)
         self._wire(exchange, markets, symbols)
         assert self.market_data is not None
         assert self.listings is not None
@@ -172,6 +179,7 @@ class Session:
     def _wire(self, exchange: Exchange, markets: dict[str, MarketFacts], symbols: list[str]) -> None:
         steps = {symbol: step for symbol in symbols if (step := markets[symbol].amount_step) is not None}
         engine = self.engine = Engine(self.settings, steps)
+        self._begin_recording(engine)
         data = self.market_data = MarketData(exchange, symbols, lambda: self.settings, self._deliver)
         listings = self.listings = Listings(
             exchange, data, markets,
@@ -189,69 +197,42 @@ class Session:
             log.warning("paper positions live in memory only: they are lost at a restart")
         self._look_around()  # the kill switch counts from the first tick on
 
-    async def _answered(self, request: Callable[[], Awaitable[Answer]], whom: str) -> Answer:
-        """Return the answer to a request of the start: tried again a few times, and after a hold-back when it is over.
+    def _begin_recording(self, engine: Engine) -> None:
+        loop = asyncio.get_running_loop()
 
-        Raises NoExchangeError.
-        """
-        held_back = 0
-        while True:
-            try:
-                async for attempt in AsyncRetrying(
-                    retry=retry_if_exception(
-                        lambda e: isinstance(e, ExchangeTroubleError) and not isinstance(e, HeldBackError)
-                    ),
-                    stop=stop_after_attempt(START_ATTEMPTS) | stop_after_delay(START_S),
-                    wait=wait_random_exponential(multiplier=self.settings.RETRY_BASE_S, max=10),
-                    reraise=True,
-                    before_sleep=_say_trouble,
-                ):
-                    with attempt:
-                        return await request()
-            except HeldBackError as error:
-                log.warning("%s", error)
-                held_back += 1
-                await self._hold_back(max(error.retry_after_s, min(2.0**held_back, 60.0)))
-            except ExchangeTroubleError as error:
-                raise NoExchangeError(f"{whom} cannot be reached: {error}") from None
+        def trouble(why: str | None) -> None:  # on the writer's thread
+            event = Condition(ConditionName.DEGRADED, None if why is None else f"journal: {why}")
+            if self._threaded:
+                loop.call_soon_threadsafe(self._take, event)
+            else:
+                self._take(event)
 
-    async def _hold_back(self, seconds: float) -> None:
-        self.held_back_until_s = asyncio.get_running_loop().time() + seconds
-        log.warning("held back for %.0f s: nothing is asked before that is over", seconds)
-        await asyncio.sleep(seconds)
+        settings = self.settings
+        self.writer = StreamWriter(
+            self._effective.state_dir, self.sid, int(settings.MAX_FILE_MB * 1_000_000),
+            settings.STREAM_FLUSH_MS / 1000, settings.STREAM_FSYNC_S, trouble, threaded=self._threaded,
+        )  # fmt: skip
+        self._recorder = Recorder(self.writer, self.sid, engine, lambda: self.settings, self.clock.now_ms)
+        self._recorder.begin(to_builtins(settings), self._effective.sources, settings.EXCHANGE)
 
-    async def _say_what_it_gives(self, exchange: Exchange, symbol: str) -> None:
-        """Say what tickers of this exchange hold, and by how much this machine's clock is wrong, as far as it tells."""
-        try:
-            asked = self.clock.now_ms()
-            theirs = await exchange.time_ms()
-            off_ms = 0 if theirs is None else (asked + self.clock.now_ms()) // 2 - theirs
-            ticker = (await exchange.tickers([symbol]))[0]
-        except HeldBackError as error:
-            await self._hold_back(error.retry_after_s)
-            return
-        except ExchangeTroubleError as error:
-            log.warning("what %s gives is not known: %s", exchange.name, error)
-            return
-        gives = {
-            "streams": exchange.abilities.streams, "batched": exchange.abilities.batched, "time": theirs is not None,
-            "last": ticker.last is not None, "bid": ticker.bid is not None, "ask": ticker.ask is not None,
-            "volume": ticker.quote_volume is not None,
-        }  # fmt: skip
-        lacks = ",".join(name for name, given in gives.items() if not given)
-        log.info("exchange name=%s data=%s lacks=%s", exchange.name, exchange.abilities.note, lacks or "nothing")
-        if abs(off_ms) > WRONG_CLOCK_MS * self.clock.speed:
-            word = "ahead of" if off_ms > 0 else "behind"
-            log.warning("clock this machine is %.1f s %s %s: set its clock", abs(off_ms) / 1000, word, exchange.name)
+    def _end_recording(self) -> None:
+        if self._recorder is not None and self.writer is not None:
+            self._recorder.end()
+            self.writer.close(self.settings.STOP_TIMEOUT_S / 2)
 
-    def _take(self, event: Condition | Parked | ClockStep) -> None:
+    def _take(self, event: Control) -> None:
         """Hand the engine an input that is no ticker."""
-        if self.engine is not None:
-            self.engine.process(event)
+        if self.engine is None or self._recorder is None:
+            return
+        outputs = self.engine.process(event)
+        self._recorder.control(event, outputs)
+        self.signals.take(outputs)
 
     def _deliver(self, ticker: Ticker) -> str | None:
         assert self.engine is not None
-        outputs = self.engine.tick(ticker)
+        assert self._recorder is not None
+        outputs = self.engine.process(ticker)
+        self._recorder.take(ticker, outputs)
         if not outputs:
             return None
         first = outputs[0]
@@ -292,6 +273,7 @@ class Session:
             work.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await work
+            self._end_recording()
 
     def _look_around(self) -> None:
         """Look at what may change beside the market: kill switch, wall clock, symbols that fell silent."""
@@ -303,11 +285,36 @@ class Session:
             return
         if set(self.market_data.silent()) - set(self.listings.parked):
             self.listings.ask()
+        self._look_at_settings()
         why = _kill_reason(self._effective.state_dir / "KILL")
         if why != self.engine.conditions.get("killed"):
             self._take(Condition(ConditionName.KILLED, why))
             log.warning("kill switch %s", f"on: {why}" if why else "off")
         self.state = "killed" if why else "running"
+
+    def _look_at_settings(self) -> None:
+        """Adopt live settings that a file has changed; what does not validate is refused whole, and said."""
+        stamps = tuple(_stamp(path) for path in self._effective.files)
+        if stamps == self._settings_stamps or self._effective.again is None:
+            return
+        self._settings_stamps, first = stamps, self._settings_stamps is None
+        if first:
+            return
+        try:
+            fresh = self._effective.again()
+            self._refuse_live_orders(fresh.settings)
+        except UsageError as error:
+            log.error("settings are refused, those in force stay: %s", error)  # noqa: TRY400  (one line)
+            return
+        live = [name for name, setting in registry().items() if not setting.restart]
+        changed = {name: getattr(fresh.settings, name) for name in live}
+        changed = {name: value for name, value in changed.items() if value != getattr(self.settings, name)}
+        if not changed:
+            return
+        self.settings = replace_settings(self.settings, **changed)
+        self._effective = replace(fresh, settings=self.settings)
+        log.warning("settings changed: %s", " ".join(f"{name}={value}" for name, value in changed.items()))
+        self._take(SettingsChanged(self.settings))
 
     def _heartbeat(self) -> None:
         data = self.market_data
@@ -335,6 +342,14 @@ class Session:
             self._show(status)
 
 
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_mtime_ns, facts.st_size, facts.st_ino
+
+
 def _kill_reason(path: Path) -> str | None:
     """Return why the kill switch is on, None where it is off; its presence counts, whatever it is."""
     try:
@@ -350,11 +365,6 @@ def _kill_reason(path: Path) -> str | None:
 def _log_callback(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Log in one line what failed where nobody waits for it: ccxt's own callbacks, on a message that is none."""
     log.warning("callback failed: %s", redact(f"{context.get('message')}: {context.get('exception')!r}"))
-
-
-def _say_trouble(state: RetryCallState) -> None:
-    if state.attempt_number == 1 and state.outcome is not None:
-        log.warning("not reached yet, trying for %d s: %s", START_S, state.outcome.exception())
 
 
 def run_session(

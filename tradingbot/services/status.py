@@ -55,7 +55,7 @@ def make_status(session: Session, effective: Effective, now_ms: int) -> dict[str
     symbols = [_symbol(session, symbol, now_ms, loop_s) for symbol in watched]
     ages = [row["age_s"] for row in symbols if row["age_s"] is not None]
     fresh = sum(age <= settings.WATCHDOG_S for age in ages)
-    held_s = (session.held_back_until_s if data is None else data.held_back_until_s) - loop_s
+    held_s = session.held_back_until_s - loop_s
     return {
         "v": 1,
         "bot": {
@@ -87,7 +87,7 @@ def make_status(session: Session, effective: Effective, now_ms: int) -> dict[str
             "rejected": {} if data is None else dict(sorted(data.rejected.items())),
             "held_back_until_ms": now_ms + int(held_s * 1000 * session.clock.speed) if held_s > 0 else None,
         },
-        "streams": {},
+        "streams": _streams(session, loop_s),
         "disk": {"free_mb": shutil.disk_usage(effective.state_dir).free // 1_000_000, "hours_left": None},
         "warm_start": {"kind": "cold", "symbols": 0, "ticks": 0, "ms": {}},
         "positions": [
@@ -97,6 +97,19 @@ def make_status(session: Session, effective: Effective, now_ms: int) -> dict[str
         "decisions": list(session.signals.decisions),
         "errors": list(session.errors),
     }
+
+
+def _streams(session: Session, loop_s: float) -> dict[str, Any]:
+    if session.writer is None:
+        return {}
+    hours = max(loop_s - session.began_s, 1.0) / 3600
+    return {
+        stream.value: {
+            "state": state.state, "records": state.records, "dropped": state.dropped, "bytes": state.bytes,
+            "bytes_per_hour": round(state.bytes / hours),
+        }
+        for stream, state in session.writer.states.items()
+    }  # fmt: skip
 
 
 def _rounded(value: float | None) -> float | None:

@@ -101,7 +101,16 @@ def run_virtual(
         return Surroundings(TwinExchange(core, clock.now_ms, clock.at, settings.REQUEST_TIMEOUT_S), clock)
 
     async def main() -> Session:
-        session = Session(effective, show, connect, lambda: round(loop.wall_s() * 1000), loop.time, STATUS_S, "virtual")
+        session = Session(
+            effective,
+            show,
+            connect,
+            lambda: round(loop.wall_s() * 1000),
+            loop.time,
+            STATUS_S,
+            "virtual",
+            threaded=False,
+        )
         await session.run(duration_s)
         return session
 

@@ -1,0 +1,179 @@
+"""What the bot recorded, fed through the same engine, gives the same decisions, byte for byte."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from tests.test_live import bot, call, status_of, wait_for
+from tradingbot.io.jsonl import decode, encode, read_jsonl
+from tradingbot.io.segments import list_segments
+from tradingbot.io.streams import input_of, rejection_record, tick_record
+from tradingbot.market.ticker import Ticker
+from tradingbot.ops.prove import prove
+
+EVENTFUL = ("--set", "DROP_TRIGGER_VALUE=0.996", "--set", "GLOBAL_TRADING=true", "--set", "EMBEDDED_SYMBOLS=3")
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the home of a session in virtual time, with triggers, fills and exits in it."""
+    home = tmp_path_factory.mktemp("home")
+    done = call(home, "--virtual", "--duration", "1800", "--no-dashboard", *EVENTFUL)
+    assert done.returncode == 0, done.stderr
+    return home
+
+
+def copy(home: Path, to: Path) -> Path:
+    subprocess.run(["cp", "-r", str(home / "state"), str(to / "state")], check=True)
+    return to
+
+
+def records(state: Path, folder: str) -> list[dict[str, Any]]:
+    """Return the records of all series of a stream."""
+    return [found.record for found in read_jsonl(segment.path for segment in list_segments(state / folder))]
+
+
+def test_a_session_is_proved(recorded: Path) -> None:
+    """Exit 0, every input and output counted, in words and as JSON."""
+    done = call(recorded, "prove")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = re.fullmatch(r"virtual: equal, ([\d,]+) inputs, ([\d,]+) outputs\n", done.stdout)
+    assert found is not None, done.stdout
+    session = orjson.loads(call(recorded, "prove", str(recorded / "state"), "--json").stdout)["sessions"][0]
+    kinds = {record.get("type") for record in records(recorded / "state", "journal")}
+    assert {"session_start", "session_end", "decision", "fill", "exit", "trade"} <= kinds
+    assert session["outputs"] > 20
+    assert session["inputs"] == int(found.group(1).replace(",", "")) > 3000
+    assert (session["verdict"], session["missing"], session["divergence"]) == ("equal", None, None)
+
+
+def change(state: Path, place: int, crc: bool) -> str:
+    """Change one digit of one tick's price, with its checksum or without; return the line as it was."""
+    path = list_segments(state / "drop_windows" / "ticks")[0].path
+    lines = path.read_bytes().splitlines(keepends=True)
+    before = lines[place]
+    record = decode(before)
+    record["last"] = record["last"] * 1.0001
+    lines[place] = encode(record) if crc else before.replace(b'"last":', b'"last":1', 1)
+    path.write_bytes(b"".join(lines))
+    return before.decode()
+
+
+def test_one_changed_tick_is_found_and_named(recorded: Path, tmp_path: Path) -> None:
+    """A price that was tampered with, checksum and all, makes other decisions: exit 1, both records side by side."""
+    home = copy(recorded, tmp_path)
+    state = home / "state"
+    decision = next(record for record in records(state, "journal") if record.get("type") == "decision")
+    series = decision["symbol"].replace("/", "_")
+    path = next(path for path in (state / "drop_windows" / "ticks").iterdir() if path.name.startswith(series))
+    lines = path.read_bytes().splitlines(keepends=True)
+    place = next(place for place, line in enumerate(lines) if decode(line)["seq"] == decision["cause"])
+    record = decode(lines[place])
+    record["last"] = round(record["last"] * 0.9999, 6)
+    lines[place] = encode(record)
+    path.write_bytes(b"".join(lines))
+    done = call(home, "prove")
+    assert done.returncode == 1, done.stdout
+    assert f"first at input {decision['cause']}" in done.stdout
+    assert done.stdout.count(decision["decision_id"]) >= 1
+    (session,) = prove(state).sessions
+    assert session.divergence is not None
+    assert session.divergence.found is not None
+    assert session.divergence.found["last"] == decision["last"]
+
+
+def test_a_changed_digit_without_its_checksum_is_damage(recorded: Path, tmp_path: Path) -> None:
+    """Exit 1, and the file and line."""
+    home = copy(recorded, tmp_path)
+    change(home / "state", 5, crc=False)
+    done = call(home, "prove")
+    assert done.returncode == 1
+    assert re.search(r"damaged: .*drop_windows/ticks/.*jsonl:6: wrong checksum", done.stdout), done.stdout
+
+
+def test_a_record_that_is_gone_cannot_be_proved(recorded: Path, tmp_path: Path) -> None:
+    """A line cut out of the middle: what stands before it is equal, what follows nobody can tell; exit 2."""
+    home = copy(recorded, tmp_path)
+    path = list_segments(home / "state" / "drop_windows" / "ticks")[0].path
+    lines = path.read_bytes().splitlines(keepends=True)
+    seq = decode(lines.pop(500))["seq"]
+    path.write_bytes(b"".join(lines))
+    done = call(home, "prove")
+    assert done.returncode == 2
+    assert f"{seq} is missing" in done.stdout
+
+
+def test_where_nothing_is_recorded_there_is_nothing_to_prove(tmp_path: Path) -> None:
+    """Exit 2, one line."""
+    done = call(tmp_path, "prove")
+    assert (done.returncode, "nothing is recorded under" in done.stderr) == (2, True)
+
+
+def test_flags_flipped_and_a_kill_in_the_middle(tmp_path: Path) -> None:
+    """A running bot adopts overrides.json within two seconds; what it recorded around that, up to a SIGKILL, holds."""
+    overrides = tmp_path / "state" / "overrides.json"
+
+    def flip(**settings: bool) -> None:
+        document = {"v": 1, "overrides": {name: {"value": value} for name, value in settings.items()}}
+        overrides.with_suffix(".tmp").write_bytes(orjson.dumps(document))
+        overrides.with_suffix(".tmp").replace(overrides)
+        wait_for(lambda: status_of(tmp_path)["flags"].items() >= settings.items(), process, 4)
+        time.sleep(1)
+
+    speed = ("--set", "EMBEDDED_SPEED=30", "--set", "DROP_TRIGGER_VALUE=0.998", "--set", "EMBEDDED_SYMBOLS=3")
+    with bot(tmp_path, *speed) as process:
+        time.sleep(1)
+        flip(FEATURE_ANCHOR_ENABLED=False)
+        flip(FEATURE_ANCHOR_ENABLED=True)
+        flip(FEATURE_PERSIST_STREAMS=False)
+        ticks = sum(path.stat().st_size for path in (tmp_path / "state" / "drop_windows" / "ticks").iterdir())
+        time.sleep(1)
+        after = sum(path.stat().st_size for path in (tmp_path / "state" / "drop_windows" / "ticks").iterdir())
+        assert after == ticks, "with the flag off nothing is written"
+        assert status_of(tmp_path)["streams"]["ticks"]["state"] == "off"
+        flip(FEATURE_PERSIST_STREAMS=True)
+        overrides.write_text("{broken")
+        wait_for(lambda: "settings are refused" in (tmp_path / "stderr").read_text(), process, 4)
+        assert status_of(tmp_path)["bot"]["state"] == "running"
+        process.kill()
+        process.wait()
+    overrides.unlink()
+    with bot(tmp_path, *speed) as process:
+        time.sleep(1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    proof = prove(tmp_path / "state")
+    killed, ended = proof.sessions
+    assert (proof.exit_code, proof.report.damaged) == (0, 0), proof.text()
+    assert (killed.verdict, killed.ended, len(killed.unrecorded)) == ("equal", False, 1)
+    assert (ended.verdict, ended.ended) == ("equal", True)
+    assert killed.outputs > 0
+    kinds = [record.get("type") for record in records(tmp_path / "state", "journal")]
+    assert kinds.count("settings") == 4
+
+
+@pytest.mark.parametrize("last", [100.0, float("nan"), float("inf"), True, "abc", None, [1]])
+def test_a_ticker_comes_back_out_of_its_record(last: Any) -> None:
+    """Accepted or rejected, whatever an exchange answered: the engine is told the very same again."""
+    from tradingbot.config import make_settings
+    from tradingbot.engine.engine import Engine
+    from tradingbot.engine.events import Rejected
+
+    ticker = Ticker("BTC/USDT", 1_700_000_000_000, last, 99.5, 100.5, 1e6, 1.0, 2.0, 1_700_000_000_005, 3, None)
+    engine = Engine(make_settings({}))
+    outputs = engine.process(ticker)
+    if outputs and isinstance(outputs[0], Rejected):
+        record = rejection_record("s", 1, ticker, outputs[0])
+    else:
+        record = tick_record("s", 1, ticker)
+    again = input_of(decode(encode(record)))
+    assert repr(again) == repr(ticker)
+    assert repr(Engine(make_settings({})).process(again)) == repr(outputs)
