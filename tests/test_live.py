@@ -130,8 +130,8 @@ def test_what_it_writes_is_the_users_own(ended: tuple[Path, subprocess.Completed
     home, _ = ended
     for folder in ("state", "logs"):
         assert (home / folder).stat().st_mode & 0o777 == 0o700
-        for path in (home / folder).iterdir():
-            assert path.stat().st_mode & 0o777 == 0o600, path
+        for path in (home / folder).rglob("*"):
+            assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
 
 
 def test_a_second_bot_is_told_whose_the_directory_is(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 import pytest
 
+from tests.conftest import ROOT
 from tests.test_live import bot, call, status_of, wait_for
 from tradingbot.io.jsonl import decode, encode, read_jsonl
 from tradingbot.io.segments import list_segments
@@ -158,6 +159,24 @@ def test_flags_flipped_and_a_kill_in_the_middle(tmp_path: Path) -> None:
     assert killed.outputs > 0
     kinds = [record.get("type") for record in records(tmp_path / "state", "journal")]
     assert kinds.count("settings") == 4
+
+
+def test_the_schema_page_names_every_member_that_a_run_writes(recorded: Path) -> None:
+    """And its examples are records: right checksum, the members of their stream."""
+    page = (ROOT / "docs" / "SNAPSHOT_SCHEMA.md").read_text()
+    sections = dict(re.findall(r"^## (\w+): (.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL))
+    common = set(re.findall(r"^\| `(\w+)` \|", page.split("## ")[0], re.MULTILINE)) | {"seq", "cause", "k", "type"}
+    for stream, folder in (("ticks", "drop_windows/ticks"), ("snapshots", "drop_windows/snapshots"),
+                           ("windows", "drop_windows/windows"), ("anchors", "drop_windows/anchors"),
+                           ("journal", "journal")):  # fmt: skip
+        text = sections[stream]
+        written = records(recorded / "state", folder)
+        assert len(written) > 10
+        members = {name for record in written for name in record}
+        named = set(re.findall(r"`(\w+)`", text)) | common
+        assert members <= named, members - named
+        for example in re.findall(r"```json\n(.*?)\n```", text):
+            assert set(decode(example.encode())) <= named
 
 
 @pytest.mark.parametrize("last", [100.0, float("nan"), float("inf"), True, "abc", None, [1]])

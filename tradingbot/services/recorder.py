@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tradingbot import __version__
-from tradingbot.config import Settings
 from tradingbot.engine.engine import Engine
 from tradingbot.engine.events import Output, Rejected
 from tradingbot.io.jsonl import encode
@@ -34,8 +33,9 @@ DERIVED = (Stream.SNAPSHOTS, Stream.WINDOWS, Stream.ANCHORS)
 class Recorder:
     """Record one session: every input and output of its engine, in order, and what follows from them.
 
-    `settings` is asked anew at every tick: FEATURE_PERSIST_STREAMS rules the four streams, the journal is never
-    switched off. `now_ms` is the session's clock, for records that no tick gives a time.
+    `snapshots_ms` is asked at every tick for the least time between two snapshots of a symbol, None while the four
+    streams are switched off; the journal never is. `now_ms` is the session's clock, for records that no tick gives a
+    time.
     """
 
     def __init__(
@@ -43,11 +43,11 @@ class Recorder:
         writer: StreamWriter,
         sid: str,
         engine: Engine,
-        settings: Callable[[], Settings],
+        snapshots_ms: Callable[[], int | None],
         now_ms: Callable[[], int],
     ) -> None:
         self._writer, self._sid, self._engine = writer, sid, engine
-        self._settings, self._now_ms = settings, now_ms
+        self._snapshots_ms, self._now_ms = snapshots_ms, now_ms
         self._series: dict[str, str] = {}
         self._shown_ms: dict[str, int] = {}  # when a symbol's last snapshot was
         self._is_persisting = True
@@ -71,8 +71,8 @@ class Recorder:
                 record = rejection_record(self._sid, first.cause, ticker, first)
                 self._writer.put(JOURNAL, JOURNAL.value, ticker.ts_ms, encode(record))
             return
-        settings = self._settings()
-        persists = settings.FEATURE_PERSIST_STREAMS
+        snapshots_ms = self._snapshots_ms()
+        persists = snapshots_ms is not None
         if persists != self._is_persisting:
             self._switch(persists)
         if persists:
@@ -86,9 +86,9 @@ class Recorder:
             if stream is JOURNAL or persists:
                 record = output_record(self._sid, output)
                 self._writer.put(stream, stream.value, record["ts_ms"], encode(record))
-        if persists:
+        if snapshots_ms is not None:
             shown_ms = self._shown_ms.get(ticker.symbol)
-            if shown_ms is None or ticker.ts_ms - shown_ms >= settings.SNAPSHOT_MIN_PERIOD_MS:
+            if shown_ms is None or ticker.ts_ms - shown_ms >= snapshots_ms:
                 self._shown_ms[ticker.symbol] = ticker.ts_ms
                 state = self._engine.states[ticker.symbol]
                 record = snapshot_record(self._sid, self._engine.seq, self._engine, state)

@@ -35,6 +35,7 @@ from tradingbot.market.ticker import Ticker
 from tradingbot.services.buy_signals import BuySignalService
 from tradingbot.services.clock import Clock, StepWatch, wall_ms
 from tradingbot.services.connect import Connect, connect
+from tradingbot.services.housekeeping import Housekeeper
 from tradingbot.services.listings import Listings
 from tradingbot.services.market_data import MarketData
 from tradingbot.services.recorder import Recorder
@@ -95,6 +96,7 @@ class Session:
         self.listings: Listings | None = None
         self.writer: StreamWriter | None = None
         self._recorder: Recorder | None = None
+        self._housekeeper = Housekeeper(effective.state_dir, lambda: self.settings, threaded)
         self._start = Start(self.settings.RETRY_BASE_S)
         self.clock = Clock()
         self.began_s = 0.0
@@ -208,17 +210,24 @@ class Session:
                 self._take(event)
 
         settings = self.settings
+        self._housekeeper.begin()
         self.writer = StreamWriter(
             self._effective.state_dir, self.sid, int(settings.MAX_FILE_MB * 1_000_000),
-            settings.STREAM_FLUSH_MS / 1000, settings.STREAM_FSYNC_S, trouble, threaded=self._threaded,
+            settings.STREAM_FLUSH_MS / 1000, settings.STREAM_FSYNC_S, trouble, self._housekeeper.full, self._threaded,
         )  # fmt: skip
-        self._recorder = Recorder(self.writer, self.sid, engine, lambda: self.settings, self.clock.now_ms)
+        self._recorder = Recorder(self.writer, self.sid, engine, self._persists, self.clock.now_ms)
         self._recorder.begin(to_builtins(settings), self._effective.sources, settings.EXCHANGE)
+
+    def _persists(self) -> int | None:
+        """Return the least time between two snapshots, in ms; None while the four streams are not recorded."""
+        is_on = self.settings.FEATURE_PERSIST_STREAMS and not self._housekeeper.is_low
+        return self.settings.SNAPSHOT_MIN_PERIOD_MS if is_on else None
 
     def _end_recording(self) -> None:
         if self._recorder is not None and self.writer is not None:
             self._recorder.end()
             self.writer.close(self.settings.STOP_TIMEOUT_S / 2)
+            self._housekeeper.close(self.settings.STOP_TIMEOUT_S / 4)
 
     def _take(self, event: Control) -> None:
         """Hand the engine an input that is no ticker."""

@@ -1,0 +1,194 @@
+"""The stream writer: order, trouble that neither stops the engine nor goes unsaid, healing; and housekeeping."""
+
+from __future__ import annotations
+
+import errno
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tradingbot.config import make_settings
+from tradingbot.io import stream_writer
+from tradingbot.io.jsonl import RotatingJSONLWriter, decode, encode, read_jsonl
+from tradingbot.io.segments import list_segments
+from tradingbot.io.stream_writer import StreamWriter
+from tradingbot.io.streams import FOLDERS, JOURNAL, Stream
+from tradingbot.services.housekeeping import Housekeeper
+
+T = 1_700_000_000_000
+
+
+def writer(state: Path, told: list[str | None] | None = None, threaded: bool = False, **options: Any) -> StreamWriter:
+    trouble = (lambda _: None) if told is None else told.append
+    return StreamWriter(state, "s", 50_000_000, 0.05, 0.05, trouble, threaded=threaded, **options)
+
+
+def put(target: StreamWriter, stream: Stream, count: int, first: int = 0, series: str = "A") -> None:
+    name = JOURNAL.value if stream is JOURNAL else series
+    for number in range(first, first + count):
+        target.put(stream, name, T + number, encode({"v": 1, "n": number}))
+
+
+def numbers(state: Path, stream: Stream) -> list[int | str]:
+    """Return the numbers of all records of a stream, and `gap N` for a gap record."""
+    found = read_jsonl(segment.path for segment in list_segments(state / FOLDERS[stream]))
+    return [f.record["n"] if "n" in f.record else f"{f.record['type']} {f.record['missing']}" for f in found]
+
+
+@pytest.mark.parametrize("threaded", [True, False])
+def test_what_was_put_is_written_in_order(tmp_path: Path, threaded: bool) -> None:
+    """Ten thousand records of three series and the journal: each once, in order, and jobs behind what came before."""
+    target = writer(tmp_path, threaded=threaded)
+    seen: list[int] = []
+    for turn in range(100):
+        for series in "ABC":
+            put(target, Stream.TICKS, 30, turn * 30, series)
+        put(target, JOURNAL, 10, turn * 10)
+        if turn == 50:
+            target.run(lambda: seen.append(len(numbers(tmp_path, JOURNAL))))
+    target.close()
+    assert numbers(tmp_path, JOURNAL) == list(range(1000))
+    assert sorted(numbers(tmp_path, Stream.TICKS), key=int) == sorted([*range(3000)] * 3)
+    assert seen == [510]
+    assert target.waiting_bytes() == 0
+
+
+def test_a_tick_is_on_disk_no_later_than_what_it_caused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only ticks between two lines of the journal are joined."""
+    order: list[str] = []
+    plain = RotatingJSONLWriter.write
+
+    def noted(self: RotatingJSONLWriter, ts_ms: int, lines: bytes) -> None:
+        order.extend(f"{self._series}{decode(line)['n']}" for line in lines.splitlines())
+        plain(self, ts_ms, lines)
+
+    monkeypatch.setattr(RotatingJSONLWriter, "write", noted)
+    target = writer(tmp_path)
+    put(target, Stream.TICKS, 2)
+    put(target, Stream.TICKS, 1, series="B")
+    put(target, JOURNAL, 1)
+    put(target, Stream.TICKS, 1, 2)
+    put(target, JOURNAL, 1, 1)
+    target.close()
+    assert order == ["A0", "A1", "B0", "journal0", "A2", "journal1"]
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, series: str) -> dict[str, bool]:
+    """Let writes to a series fail while `on`."""
+    switch = {"on": True}
+    plain = RotatingJSONLWriter.write
+
+    def write(self: RotatingJSONLWriter, ts_ms: int, lines: bytes) -> None:
+        if switch["on"] and self._series == series:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        plain(self, ts_ms, lines)
+
+    monkeypatch.setattr(RotatingJSONLWriter, "write", write)
+    return switch
+
+
+def test_a_stream_that_fails_is_counted_and_heals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dropped, degraded, said; when there is room again a gap record names how many are missing."""
+    switch = failing(monkeypatch, "A")
+    target = writer(tmp_path)
+    put(target, Stream.TICKS, 7)
+    put(target, JOURNAL, 1)
+    target.run(lambda: None)
+    assert (target.states[Stream.TICKS].state, target.states[Stream.TICKS].dropped) == ("degraded", 7)
+    assert target.states[JOURNAL].state == "ok"
+    switch["on"] = False
+    put(target, Stream.TICKS, 3, 7)
+    target.close()
+    assert numbers(tmp_path, Stream.TICKS) == ["gap 7", 7, 8, 9]
+    assert target.states[Stream.TICKS].state == "ok"
+
+
+def test_the_journal_waits_and_is_written_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of it is lost; the engine is told when it cannot be written, and when it can."""
+    monkeypatch.setattr(stream_writer, "RETRY_S", 0.0)
+    switch = failing(monkeypatch, JOURNAL.value)
+    told: list[str | None] = []
+    target = writer(tmp_path, told)
+    put(target, JOURNAL, 5)
+    target.run(lambda: None)
+    assert told == ["No space left on device"]
+    switch["on"] = False
+    put(target, JOURNAL, 1, 5)
+    target.close()
+    assert told == ["No space left on device", None]
+    assert numbers(tmp_path, JOURNAL) == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_disk_that_stands_still_holds_nobody_up_and_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`put` returns at once; beyond the bound ticks are counted, not held; all that was held is written."""
+    monkeypatch.setattr(stream_writer, "MAX_WAITING_BYTES", 10_000)
+    plain = RotatingJSONLWriter.write
+    gate = {"open": False}
+
+    def slow(self: RotatingJSONLWriter, ts_ms: int, lines: bytes) -> None:
+        while not gate["open"]:
+            time.sleep(0.01)
+        plain(self, ts_ms, lines)
+
+    monkeypatch.setattr(RotatingJSONLWriter, "write", slow)
+    target = writer(tmp_path, threaded=True)
+    put(target, Stream.TICKS, 5000)
+    assert target.waiting_bytes() < 11_000 + 64 * 1024
+    assert target.states[Stream.TICKS].dropped > 3000
+    gate["open"] = True
+    time.sleep(0.2)
+    put(target, Stream.TICKS, 1, 5000)
+    target.close()
+    written = numbers(tmp_path, Stream.TICKS)
+    gaps = [int(str(item).split()[1]) for item in written if isinstance(item, str)]
+    assert sum(gaps) + len(written) - len(gaps) == 5001
+
+
+def test_full_segments_are_sealed_and_left_over_ones_too(tmp_path: Path) -> None:
+    """What rotation leaves behind becomes .zst, in this session or the next; the open one stays as it is."""
+    keeper = Housekeeper(tmp_path, lambda: make_settings({}))
+    target = StreamWriter(tmp_path, "s", 1000, 0.05, 0.05, lambda _: None, keeper.full)
+    keeper.begin()
+    put(target, Stream.TICKS, 50)
+    target.run(lambda: None)
+    put(target, Stream.TICKS, 50, 50)
+    target.run(lambda: None)
+    put(target, Stream.TICKS, 50, 100)
+    target.close()
+    end = time.monotonic() + 10
+    while time.monotonic() < end and not all(s.sealed for s in list_segments(tmp_path / FOLDERS[Stream.TICKS])[:-1]):
+        time.sleep(0.02)
+    keeper.close(5)
+    segments = list_segments(tmp_path / FOLDERS[Stream.TICKS])
+    assert len(segments) > 1
+    assert [segment.sealed for segment in segments] == [True] * (len(segments) - 1) + [False]
+    assert numbers(tmp_path, Stream.TICKS) == list(range(150))
+
+
+def test_too_much_goes_and_a_full_disk_is_noticed(tmp_path: Path) -> None:
+    """The oldest sealed segments first, down to STREAMS_MAX_GB; under MIN_FREE_MB the reserve is given up."""
+    values: dict[str, Any] = {}
+    keeper = Housekeeper(tmp_path, lambda: make_settings(values), threaded=False)
+    target = StreamWriter(tmp_path, "s", 1000, 0.05, 0.05, lambda _: None, threaded=False)
+    for turn in range(5):
+        put(target, Stream.TICKS, 50, turn * 50)
+        target.run(lambda: None)
+    target.close()
+    keeper._seal_left_over()
+    keeper.look()
+    assert not keeper.is_low
+    assert (tmp_path / "reserve").stat().st_size == 16_000_000 or (tmp_path / "reserve").exists()
+    before = numbers(tmp_path, Stream.TICKS)
+    values["STREAMS_MAX_GB"] = 0.000003
+    keeper.look()
+    after = numbers(tmp_path, Stream.TICKS)
+    assert after == before[-len(after) :]
+    assert 0 < len(after) < len(before)
+    values["MIN_FREE_MB"] = 1_000_000_000
+    keeper.look()
+    assert keeper.is_low
+    assert not (tmp_path / "reserve").exists()

@@ -1,0 +1,117 @@
+"""Housekeeping: full segments are sealed, the oldest go when they are too many, a full disk stops the recording."""
+
+from __future__ import annotations
+
+import logging
+import math
+import queue
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tradingbot.config import Settings
+from tradingbot.io.sealing import Store, apply_retention, disk_low, give_up_reserve, keep_reserve, plan_retention, seal
+from tradingbot.io.segments import list_segments, names_by_series
+from tradingbot.io.streams import FOLDERS, JOURNAL, Stream
+
+__all__ = ["Housekeeper"]
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 60.0
+DAY_MS = 86_400_000
+RANKS = {Stream.SNAPSHOTS: 0, Stream.WINDOWS: 1, Stream.ANCHORS: 2, Stream.TICKS: 3}  # the lowest go first
+
+
+class Housekeeper:
+    """Look after the segments of a state directory on a thread of its own, while in use.
+
+    `full` takes the path of a segment that is full or past. `is_low` is true while the disk has less than MIN_FREE_MB
+    left: nothing more is to be recorded then but the journal, for which the reserve is given up. `settings` is asked
+    anew at every look. With `threaded` false nothing is done but to notice a full disk when `look` is called.
+    """
+
+    def __init__(self, state_dir: Path, settings: Callable[[], Settings], threaded: bool = True) -> None:
+        self._state_dir, self._settings = state_dir, settings
+        self.is_low = False
+        self._full: queue.SimpleQueue[Path | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True) if threaded else None
+        self._ending = False
+
+    def begin(self) -> None:
+        """Look once, and begin to look now and then."""
+        self.look()
+        if self._thread is not None:
+            self._thread.start()
+
+    def full(self, path: Path) -> None:
+        """Have a segment sealed."""
+        self._full.put(path)
+
+    def close(self, timeout_s: float) -> None:
+        """End the thread; what is not sealed yet is found by the next session."""
+        self._ending = True
+        self._full.put(None)
+        if self._thread is not None and self._thread.is_alive():
+            self._thread.join(timeout_s)
+
+    def look(self) -> None:
+        """See how much room is left, and delete what is too old or too much."""
+        settings = self._settings()
+        try:
+            low = disk_low(self._state_dir, math.ceil(settings.MIN_FREE_MB))
+            if low != self.is_low:
+                self.is_low = low
+                if low:
+                    log.error("jsonl streams stop: less than MIN_FREE_MB = %d MB are free", settings.MIN_FREE_MB)
+                    give_up_reserve(self._state_dir)
+                else:
+                    log.warning("jsonl streams go on: there is room on the disk again")
+            if not low:
+                keep_reserve(self._state_dir)
+            now_ms = int(time.time() * 1000)
+            tick_days, journal_days = settings.TICKS_RETENTION_DAYS, settings.JOURNAL_RETENTION_DAYS
+            oldest = now_ms - tick_days * DAY_MS if tick_days else None
+            stores = [
+                Store(self._state_dir / FOLDERS[stream], rank, oldest if stream is Stream.TICKS else None)
+                for stream, rank in RANKS.items()
+            ]
+            plan = plan_retention(stores, int(settings.STREAMS_MAX_GB * 1e9))
+            plan += plan_retention([Store(self._state_dir / FOLDERS[JOURNAL], 0, now_ms - journal_days * DAY_MS)])
+            for deletion, error in apply_retention(plan):
+                became = "deleted" if error is None else f"could not be deleted ({error.strerror})"
+                log.info("jsonl segment %s %s: %s", deletion.path.name, became, deletion.reason)
+        except OSError as error:
+            log.error("jsonl housekeeping: %s", error.strerror or error)  # noqa: TRY400  (one line)
+
+    def _run(self) -> None:
+        self._seal_left_over()
+        looked_s = time.monotonic()
+        while not self._ending:
+            try:
+                path = self._full.get(timeout=LOOK_S)
+                if path is not None:
+                    self._seal(path)
+            except queue.Empty:
+                pass
+            if not self._ending and time.monotonic() - looked_s >= LOOK_S:
+                looked_s = time.monotonic()
+                self.look()
+
+    def _seal_left_over(self) -> None:
+        """Seal what an earlier session left full; the newest segment of a series is still written on."""
+        for folder in FOLDERS.values():
+            place = self._state_dir / folder
+            for series in names_by_series(place) if place.is_dir() else ():
+                for segment in list_segments(place, series)[:-1]:
+                    if self._ending:
+                        return
+                    if not segment.sealed:
+                        self._seal(segment.path)
+
+    def _seal(self, path: Path) -> None:
+        try:
+            seal(path)
+        except OSError as error:
+            log.error("jsonl segment %s could not be sealed: %s", path.name, error.strerror or error)  # noqa: TRY400
