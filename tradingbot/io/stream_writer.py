@@ -23,6 +23,7 @@ MAX_WAITING_JOURNAL_BYTES = 16_000_000
 MAX_DESCRIPTORS = 128
 SAY_S = 60.0  # between two lines on the same trouble
 RETRY_S = 1.0
+PAUSE_EVERY, PAUSE_S = 8, 0.0005
 BATCH_LINES = 4_096  # written without a thread: the caller is not kept longer than this takes
 
 Item = tuple[Stream, str, int, bytes]
@@ -160,7 +161,9 @@ class StreamWriter:
             self._write_journal(0, b"")
 
     def _write_groups(self, groups: dict[tuple[Stream, str, int], list[bytes]]) -> None:
-        for (stream, series, day), lines in groups.items():
+        for place, ((stream, series, day), lines) in enumerate(groups.items()):
+            if place % PAUSE_EVERY == PAUSE_EVERY - 1 and self._thread is not None and not self._ending:
+                time.sleep(PAUSE_S)  # 500 series in one go would keep the engine's thread waiting for the interpreter
             try:
                 self._heal(stream, series, day * DAY_MS)
                 self._append(stream, series, day * DAY_MS, b"".join(lines))
