@@ -119,7 +119,7 @@ class StreamWriter:
             self._wake.set()
             self._thread.join(timeout_s)
             if self._thread.is_alive():
-                log.error("jsonl streams: the disk has not answered for %.0f s: what waited is lost", timeout_s)
+                log.error("streams: the disk has not answered for %.0f s: what waited is lost", timeout_s)
                 return
         else:
             self._finish()
@@ -233,13 +233,14 @@ class StreamWriter:
         if now - self._said.get(stream, float("-inf")) >= SAY_S:
             self._said[stream] = now
             dropped = self.states[stream].dropped
-            log.error("jsonl %s degraded: %s (%d records dropped so far)", stream, error.strerror or error, dropped)
+            why = error.strerror or error
+            log.error("%s degraded: %s (%d records dropped so far)", _named(stream), why, dropped)
 
     def _well(self, stream: Stream) -> None:
         if self.states[stream].state == "degraded":
             self.states[stream].state = "ok"
             self._said.pop(stream, None)
-            log.warning("jsonl %s works again (%d records dropped)", stream, self.states[stream].dropped)
+            log.warning("%s works again (%d records dropped)", _named(stream), self.states[stream].dropped)
 
     def _sync(self) -> None:
         self._synced_s = time.monotonic()
@@ -253,3 +254,8 @@ class StreamWriter:
     def series(self) -> Iterator[tuple[Stream, str]]:
         """Yield the series that have been written to."""
         yield from list(self._writers)
+
+
+def _named(stream: Stream) -> str:
+    """Return a stream under the word of its feature; the journal is none's."""
+    return stream.value if stream is JOURNAL else f"jsonl {stream.value}"

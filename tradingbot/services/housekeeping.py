@@ -64,10 +64,10 @@ class Housekeeper:
             if low != self.is_low:
                 self.is_low = low
                 if low:
-                    log.error("jsonl streams stop: less than MIN_FREE_MB = %d MB are free", settings.MIN_FREE_MB)
+                    log.error("%s stop: less than MIN_FREE_MB = %d MB are free", self._word(), settings.MIN_FREE_MB)
                     give_up_reserve(self._state_dir)
                 else:
-                    log.warning("jsonl streams go on: there is room on the disk again")
+                    log.warning("%s go on: there is room on the disk again", self._word())
             if not low:
                 keep_reserve(self._state_dir)
             now_ms = int(time.time() * 1000)
@@ -81,9 +81,13 @@ class Housekeeper:
             plan += plan_retention([Store(self._state_dir / FOLDERS[JOURNAL], 0, now_ms - journal_days * DAY_MS)])
             for deletion, error in apply_retention(plan):
                 became = "deleted" if error is None else f"could not be deleted ({error.strerror})"
-                log.info("jsonl segment %s %s: %s", deletion.path.name, became, deletion.reason)
+                log.info("%s segment=%s %s: %s", self._word(), deletion.path.name, became, deletion.reason)
         except OSError as error:
-            log.error("jsonl housekeeping: %s", error.strerror or error)  # noqa: TRY400  (one line)
+            log.error("%s housekeeping: %s", self._word(), error.strerror or error)  # noqa: TRY400  (one line)
+
+    def _word(self) -> str:
+        """Return what the log calls the streams: by the feature's word only while it is on."""
+        return "jsonl streams" if self._settings().FEATURE_PERSIST_STREAMS else "streams"
 
     def _run(self) -> None:
         self._seal_left_over()
@@ -114,4 +118,5 @@ class Housekeeper:
         try:
             seal(path)
         except OSError as error:
-            log.error("jsonl segment %s could not be sealed: %s", path.name, error.strerror or error)  # noqa: TRY400
+            why = error.strerror or error
+            log.error("%s segment=%s could not be sealed: %s", self._word(), path.name, why)  # noqa: TRY400
