@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import selectors
 from collections.abc import Callable
 from pathlib import Path
@@ -114,7 +115,12 @@ def run_virtual(
         await session.run(duration_s)
         return session
 
+    before = gc.get_threshold()
+    gc.freeze()  # what has been imported stays, and need not be looked through again and again
+    gc.set_threshold(100_000, *before[1:])
     try:
         return loop.run_until_complete(main())
     finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
         loop.close()

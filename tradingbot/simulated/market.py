@@ -35,6 +35,7 @@ KEPT = 64  # updates of a symbol
 DRAW = (1 << 21) - 1  # three draws in 64 bits
 CRASH_SLOT_MS = 90 * MINUTE_MS  # at most one crash of the whole market begins in each
 CRASH_CHANCE = 0.6
+CALM_MS = 20 * MINUTE_MS  # after a fall: by then spreads and books are as ever, to a millionth of a per cent
 CRASH_MEMORY_SLOTS = 8  # how long a crash is still felt
 
 
@@ -304,7 +305,8 @@ class SyntheticMarket:
                 back = crash.recovery * (1 - math.exp(-2 * after / crash.recovery_ms))
                 fade = max(0.0, 1 - after / ((CRASH_MEMORY_SLOTS - 1) * CRASH_SLOT_MS))
                 down += crash.depth * (1 - back) * fade
-                speed = max(speed, 0.5 * math.exp(-after / MINUTE_MS))
+                if after < CALM_MS:
+                    speed = max(speed, 0.5 * math.exp(-after / MINUTE_MS))
         return down, speed
 
     def quote(self, symbol: str, ms: int) -> Quote:
