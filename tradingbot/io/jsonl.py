@@ -85,7 +85,7 @@ class RotatingJSONLWriter:
         try:
             _write(self._descriptor, lines)
             self._size += len(lines)
-        except BaseException:
+        except BaseException:  # also an interrupt: what is half written is cut off, then it goes on up
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, self._size)
             self.release()
@@ -174,7 +174,7 @@ class RotatingJSONLWriter:
                 repair_tail(self._path)
                 self._size = os.fstat(self._descriptor).st_size
             self._doubtful = False
-        except BaseException:
+        except BaseException:  # also an interrupt: what is half written is cut off, then it goes on up
             self.release()
             raise
 

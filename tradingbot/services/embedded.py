@@ -124,7 +124,7 @@ class FollowedExchange:
         self._session = aiohttp.ClientSession(timeout=self._timeout)
         try:
             await self._look()
-        except BaseException:
+        except BaseException:  # also a cancellation: the connection is not left open
             await self._session.close()
             raise
         self._task = asyncio.create_task(self._follow())
