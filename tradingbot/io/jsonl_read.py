@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ import zstandard
 
 from tradingbot.errors import DataError
 from tradingbot.io.lines import MAX_LINE, Damage, decode_lines
-from tradingbot.io.segments import Frame, list_segments, load_frames, manifest_path
+from tradingbot.io.segments import Frame, Segment, list_segments, load_frames, manifest_path
 
 __all__ = ["Found", "Place", "ReadReport", "read_jsonl", "read_jsonl_tail"]
 
@@ -174,6 +174,7 @@ def read_jsonl_tail(
     count: int,
     enough: Callable[[dict[str, Any]], bool] | None = None,
     report: ReadReport | None = None,
+    segments: Sequence[Segment] | None = None,
 ) -> list[dict[str, Any]]:
     """Return the last `count` records of a series, the oldest first; with `enough` also those before, until it is true.
 
@@ -181,10 +182,11 @@ def read_jsonl_tail(
     or with a `count` of 0 how many. The record that it is true of is part of the result. Cost follows the records read:
     blocks from the file's end, across segments; of a sealed one the last frames, 1 MB of text each. A sealed one
     without a manifest is unpacked whole, on disk. What is no record is left out, counted and named in `report`.
+    `segments` are the series' own where the folder has been listed already: one listing serves 500 symbols.
     """
     report = ReadReport() if report is None else report
     tail = _Tail(count, enough, report)
-    for segment in reversed(list_segments(folder, series)):
+    for segment in reversed(list_segments(folder, series) if segments is None else segments):
         if tail.full():
             break
         try:

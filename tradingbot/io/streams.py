@@ -12,8 +12,12 @@ from tradingbot.engine.engine import Engine
 from tradingbot.engine.events import (
     AnchorMoved,
     AnchorReset,
+    Cancelled,
     ClockStep,
     Condition,
+    Decision,
+    ExitDecided,
+    Filled,
     Input,
     Output,
     Parked,
@@ -34,9 +38,11 @@ __all__ = [
     "VERSION",
     "Control",
     "Stream",
+    "Told",
     "control_record",
     "event_record",
     "input_of",
+    "output_of",
     "output_record",
     "rejection_record",
     "snapshot_record",
@@ -48,6 +54,7 @@ VERSION = 1
 
 NAMED = ("NaN", "Infinity", "-Infinity")
 
+Told = Decision | ExitDecided | Filled | Cancelled | Trade
 Control = SettingsChanged | Condition | Parked | AnchorReset | ClockStep
 
 
@@ -156,6 +163,15 @@ def input_of(record: Mapping[str, Any]) -> Input:
     except msgspec.ValidationError as error:
         raise ValueError(f"a record of type {kind!r} is no input: {error}") from None
     return event
+
+
+def output_of(record: Mapping[str, Any]) -> Told:
+    """Return the output that a record of the journal holds; raise ValueError where it holds none."""
+    try:
+        output: Told = msgspec.convert(record, Told)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"a record of type {record.get('type')!r} is no output: {error}") from None
+    return output
 
 
 def _told(value: Any) -> Any:
