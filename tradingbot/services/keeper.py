@@ -72,6 +72,11 @@ class Keeper:
         if self._is_asked or self._monotonic() - self._kept_s >= self._settings().CHECKPOINT_S:
             self._write()
 
+    def end(self) -> None:
+        """Have a last checkpoint written."""
+        self._watch()
+        self._write()
+
     def _watch(self) -> None:
         """Take note of ticks that are not recorded, and of windows that recorded ticks do not tell."""
         is_recorded, dropped = self._is_recorded(), self._writer.states[Stream.TICKS].dropped

@@ -24,6 +24,7 @@ from tradingbot.io.streams import (
     tick_record,
 )
 from tradingbot.market.ticker import Ticker
+from tradingbot.services.memory import Recovered
 
 __all__ = ["Recorder"]
 
@@ -52,11 +53,17 @@ class Recorder:
         self._shown_ms: dict[str, int] = {}  # when a symbol's last snapshot was
         self._is_persisting = True
 
-    def begin(self, settings: Mapping[str, Any], sources: Mapping[str, str], exchange: str) -> None:
-        """Record what the session starts from."""
+    def begin(
+        self, settings: Mapping[str, Any], sources: Mapping[str, str], exchange: str, recovered: Recovered
+    ) -> None:
+        """Record what the last session died over, and what this one starts from."""
+        for sid, output in recovered.late:
+            record = output_record(sid, output)
+            self._writer.put(JOURNAL, JOURNAL.value, record["ts_ms"], encode(record))
         self._event(
             "session_start", version=__version__, exchange=exchange, settings=dict(settings), sources=dict(sources),
-            fingerprint=self._engine.rules.fingerprint, checkpoint=self._engine.checkpoint_record(),
+            fingerprint=self._engine.rules.fingerprint, start=recovered.facts(),
+            checkpoint=self._engine.checkpoint_record(),
         )  # fmt: skip
 
     def end(self) -> None:
