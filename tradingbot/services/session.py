@@ -300,6 +300,8 @@ class Session:
             self._take(Condition(ConditionName.KILLED, why))
             log.warning("kill switch %s", f"on: {why}" if why else "off")
         self.state = "killed" if why else "running"
+        if self._recorder is not None:
+            self._recorder.look(self._housekeeper)
 
     def _look_at_settings(self) -> None:
         """Adopt live settings that a file has changed; what does not validate is refused whole, and said."""
