@@ -22,8 +22,9 @@ from urllib.parse import quote, unquote_to_bytes
 import orjson
 
 __all__ = [
-    "DAY_MS", "FRAME", "Frame", "Latest", "Segment", "day_of", "latest", "list_segments", "load_frames", "make_folder",
-    "manifest_path", "names_by_series", "repair_tail", "segment_name", "series_of", "symbol_of", "sync_folder",
+    "DAY_MS", "FRAME", "Frame", "Latest", "Segment", "day_of", "latest", "list_segments", "load_frames",
+    "load_sessions", "make_folder", "manifest_path", "names_by_series", "repair_tail", "segment_name", "series_of",
+    "symbol_of", "sync_folder",
 ]  # fmt: skip
 
 DAY_MS = 86_400_000
@@ -256,3 +257,19 @@ def load_frames(path: Path, size: int) -> list[Frame] | None:
         return None
     sane = all(frame.packed > 0 and 0 < frame.text <= 2 * FRAME and frame.lines >= 0 for frame in frames)
     return frames if sane and sum(frame.packed for frame in frames) == size else None
+
+
+def load_sessions(path: Path) -> dict[str, list[int]]:
+    """Return of each session in a sealed segment its least and greatest `seq` and its records, none where none tells.
+
+    In the order in which the segment holds them; a session without a `seq` is left out.
+    """
+    try:
+        sessions = orjson.loads(manifest_path(path).read_bytes())["sessions"]
+        return {
+            str(sid): [*map(int, facts["seq"]), int(facts["records"])]
+            for sid, facts in sessions.items()
+            if facts["seq"] is not None
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}

@@ -62,7 +62,7 @@ class Recording:
             settings.STREAM_FSYNC_S, self._trouble, self._housekeeper.full, self._threaded,
         )  # fmt: skip
         self._recorder = Recorder(writer, sid, engine, self._persists, now_ms)
-        self._recorder.begin(to_builtins(settings), sources, exchange, recovered)
+        self._recorder.begin(to_builtins(settings), sources, exchange, recovered.facts(), recovered.late)
         self._keeper = Keeper(
             self._state_dir, sid, engine, writer, self._settings, self._is_recorded, now_ms,
             lambda: self._post(self.look), durable=self._threaded, monotonic=self._monotonic,
@@ -86,7 +86,8 @@ class Recording:
 
     def look(self) -> None:
         """Keep what is to be kept now and then; called about once a second."""
-        if self._keeper is not None:
+        if self._recorder is not None and self._keeper is not None:
+            self._recorder.look(self._housekeeper)
             self._keeper.look()
 
     def end(self) -> None:
