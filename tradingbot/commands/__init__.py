@@ -1,0 +1,1 @@
+"""What commands do: one function each, from parsed arguments to an exit code; heavy imports inside."""

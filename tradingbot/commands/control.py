@@ -1,0 +1,78 @@
+"""See, stop, kill and arm: with the standard library alone, so that it works while a package is broken."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from tradingbot.commands.shared import answer, complain, home_of, print_text
+
+__all__ = ["arm", "kill", "status", "stop"]
+
+
+def _target(arguments: argparse.Namespace) -> tuple[Path, float]:
+    """Return state directory and STOP_TIMEOUT_S."""
+    from tradingbot.ops.control import find_target
+
+    home = home_of(arguments)
+    target = find_target(home, config=arguments.config, state=arguments.state, assignments=arguments.set)
+    if target.complaints:
+        complain(f"warning: {'; '.join(target.complaints)}; going on with {target.state_dir}")
+    return target.state_dir, target.stop_timeout_s
+
+
+def status(arguments: argparse.Namespace) -> int:
+    """Show what the running bot is and sees."""
+    from tradingbot.ops.control import read_status
+    from tradingbot.ui.plain import json_text
+
+    document = read_status(_target(arguments)[0])
+    print_text(json_text(document) if arguments.json else _status_text(document))
+    return 0
+
+
+def _status_text(document: dict[str, Any]) -> str:
+    try:
+        from rich.console import Console
+
+        from tradingbot.ui.dashboard import render
+
+        console = Console(width=None if sys.stdout.isatty() else 140)
+        with console.capture() as captured:
+            console.print(render(document, console.width))
+        return captured.get().rstrip("\n")
+    except Exception:  # noqa: BLE001  (a half upgraded package fails in more ways than by its absence)
+        from tradingbot.ui.plain import status_text
+
+        return status_text(document)
+
+
+def stop(arguments: argparse.Namespace) -> int:
+    """Stop the running bot cleanly."""
+    from tradingbot.ops import control
+
+    pid = control.stop(*_target(arguments))
+    answer(arguments, {"stopped": pid}, f"stopped process {pid}")
+    return 0
+
+
+def kill(arguments: argparse.Namespace) -> int:
+    """Switch the kill switch on."""
+    from tradingbot.ops import control
+
+    folder = _target(arguments)[0]
+    control.kill(folder, arguments.why)
+    rest = "" if control.is_running(folder) else " (no bot is running there now: it holds for the next one)"
+    answer(arguments, {"killed": True, "why": arguments.why}, f"kill switch on in {folder}: {arguments.why}{rest}")
+    return 0
+
+
+def arm(arguments: argparse.Namespace) -> int:
+    """Switch the kill switch off."""
+    from tradingbot.ops import control
+
+    was_on = control.arm(_target(arguments)[0])
+    answer(arguments, {"killed": False, "was": was_on}, "kill switch off" if was_on else "the kill switch was off")
+    return 0

@@ -1,0 +1,62 @@
+"""What runs until it is stopped: the bot, and the embedded exchange alone."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from tradingbot.commands.shared import settings_of
+from tradingbot.errors import UsageError
+
+__all__ = ["exchange", "run"]
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the bot."""
+    if arguments.virtual and arguments.duration is None:
+        raise UsageError("--virtual needs --duration: in virtual time nobody could stop it at the right moment")
+    effective = settings_of(arguments, overrides=True)
+    os.umask(0o077)  # what it writes is the user's own
+
+    from tradingbot.services.logs import logging_to
+    from tradingbot.ui.dashboard import showing_dashboard
+
+    folder = effective.home.path / effective.settings.LOG_DIR
+    with showing_dashboard(arguments.dashboard) as show:
+        stderr = show is None or not sys.stdout.isatty()
+        if arguments.virtual:
+            from tradingbot.services.virtual import VirtualLoop, run_virtual
+
+            loop = VirtualLoop()
+            with logging_to(folder, effective.settings, stderr, loop.wall_s):
+                run_virtual(effective, arguments.duration, loop, show)
+        else:
+            from tradingbot.services.session import run_session
+
+            with logging_to(folder, effective.settings, stderr):
+                run_session(effective, arguments.duration, show)
+    return 0
+
+
+def exchange(arguments: argparse.Namespace) -> int:
+    """Run the embedded exchange alone."""
+    import asyncio
+    import logging
+
+    from tradingbot.services.embedded import lock_exchange, make_exchange, serve
+    from tradingbot.simulated.faults import Faults, read_faults
+
+    effective = settings_of(arguments, overrides=True)
+    os.umask(0o077)
+    faults = read_faults(Path(arguments.faults)) if arguments.faults else Faults()
+    if not 0 <= arguments.port < 65536:
+        raise UsageError(f"--port {arguments.port} is no port: 0 to 65535")
+    logging.basicConfig(format="%(message)s")
+    with lock_exchange(effective.state_dir):
+        server, _ = make_exchange(
+            effective.settings, effective.state_dir, arguments.api_key, arguments.api_secret, faults
+        )
+        asyncio.run(serve(server, arguments.port, lambda url: print(f"READY {url}", flush=True)))
+    return 0

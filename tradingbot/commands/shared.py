@@ -1,0 +1,64 @@
+"""What all commands share: home and settings out of the arguments, and words, JSON and complaints on the screen."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tradingbot.io.home import Home
+    from tradingbot.io.overrides import Effective
+
+__all__ = ["answer", "complain", "home_of", "print_json", "print_text", "settings_of"]
+
+
+def home_of(arguments: argparse.Namespace) -> Home:
+    """Return the home, and say on stderr which one where that could surprise."""
+    from tradingbot.io.home import CONFIG_NAME, find_home
+
+    cwd = Path.cwd()
+    home = find_home(arguments.home, os.environ, cwd)
+    found = home.chosen_by == f"{CONFIG_NAME} found"
+    if home.path != cwd and (found or (home.chosen_by != "--home" and (cwd / CONFIG_NAME).exists())):
+        print(f"home: {home.path} ({home.chosen_by})", file=sys.stderr)
+    return home
+
+
+def settings_of(arguments: argparse.Namespace, overrides: bool) -> Effective:
+    """Return the settings in force; `overrides` is false for what runs over recorded data."""
+    from tradingbot.io.overrides import read_settings
+
+    home = home_of(arguments)
+    return read_settings(
+        home, config=arguments.config, state=arguments.state, assignments=arguments.set, overrides=overrides
+    )
+
+
+def complain(text: str) -> None:
+    """Print one line on stderr, what no terminal should be sent escaped."""
+    printable = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+    print(f"tradingbot: {printable}", file=sys.stderr)
+
+
+def print_text(text: str) -> None:
+    """Print text on stdout, whatever its encoding can spell."""
+    encoding = sys.stdout.encoding or "ascii"
+    print(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document on stdout."""
+    import orjson
+
+    sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
+    sys.stdout.flush()
+
+
+def answer(arguments: argparse.Namespace, document: dict[str, Any], text: str) -> None:
+    """Print the document with --json, the text without, by means of the standard library alone."""
+    from tradingbot.ui.plain import json_text
+
+    print_text(json_text(document) if arguments.json else text)
