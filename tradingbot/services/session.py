@@ -38,6 +38,7 @@ from tradingbot.services.connect import Connect, connect
 from tradingbot.services.housekeeping import Housekeeper
 from tradingbot.services.listings import Listings
 from tradingbot.services.market_data import MarketData
+from tradingbot.services.operator import OperatorRequests
 from tradingbot.services.recorder import Recorder
 from tradingbot.services.start import Start
 from tradingbot.services.status import LastStatus, last_status, make_status
@@ -97,6 +98,7 @@ class Session:
         self.writer: StreamWriter | None = None
         self._recorder: Recorder | None = None
         self._housekeeper = Housekeeper(effective.state_dir, lambda: self.settings, threaded)
+        self._requests = OperatorRequests(effective.state_dir)
         self._start = Start(self.settings.RETRY_BASE_S)
         self.clock = Clock()
         self.began_s = 0.0
@@ -295,6 +297,7 @@ class Session:
         if set(self.market_data.silent()) - set(self.listings.parked):
             self.listings.ask()
         self._look_at_settings()
+        self._requests.look(self.market_data.symbols, self._take)
         why = _kill_reason(self._effective.state_dir / "KILL")
         if why != self.engine.conditions.get("killed"):
             self._take(Condition(ConditionName.KILLED, why))
