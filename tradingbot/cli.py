@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from tradingbot import __version__
-from tradingbot.commands import control, recorded, running, settings
+from tradingbot.commands import anchors, control, past, recorded, running, settings
 from tradingbot.commands.shared import complain
 from tradingbot.errors import TradingBotError, UsageError
 
@@ -121,6 +121,8 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_recorded(add)
     _add_settings(add)
+    _add_past(add)
+    _add_anchors(add)
     _add_control(add)
     _add_running(add)
     return parser
@@ -144,6 +146,27 @@ def _add_settings(add: Add) -> None:
     text = "show every setting, its value, source and meaning"
     command = add("config", settings.config, text, "tradingbot config --json")
     command.add_argument("--schema", action="store_true", help="print the JSON Schema of a settings file")
+
+
+def _add_past(add: Add) -> None:
+    text = "say in words why a trigger came, what became of it, or why none came"
+    command = add("explain", past.explain, text, "tradingbot explain --last; tradingbot explain --near")
+    command.add_argument("id", nargs="?", metavar="ID", help="a trigger, as log and table name it")
+    command.add_argument("--last", action="store_true", help="the newest trigger (with --symbol: of that symbol)")
+    command.add_argument("--symbol", metavar="S", help="the newest triggers of a symbol, as a list")
+    command.add_argument("--near", action="store_true", help="how close prices came to their thresholds, by the hour")
+    command.add_argument("--hours", type=_count, default=6, metavar="N", help="how many hours --near looks at (6)")
+
+
+def _add_anchors(add: Add) -> None:
+    text = "show the anchors with where they come from, or have some begin anew"
+    example = 'tradingbot anchors; tradingbot anchors reset BTC/USDT --why "set by a spike"'
+    command = add("anchors", anchors.anchors, text, example)
+    command.add_argument("action", nargs="?", choices=["reset"], help="start the symbols' session and anchor anew")
+    command.add_argument("symbols", nargs="*", metavar="SYMBOL", help="which")
+    command.add_argument("--all", action="store_true", help="every symbol")
+    command.add_argument("--why", metavar="TEXT", help="the reason, for whoever looks later")
+    command.add_argument("--yes", action="store_true", help="act without asking")
 
 
 def _add_control(add: Add) -> None:
@@ -190,3 +213,9 @@ def _seconds(text: str) -> float:
     if not 0 <= seconds < 1e9:
         raise argparse.ArgumentTypeError(f"{text} is no number of seconds")
     return seconds
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 < int(text[:9]) < 100_000:
+        raise argparse.ArgumentTypeError(f"{text} is no number from 1 to 99999")
+    return int(text[:9])

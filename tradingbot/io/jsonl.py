@@ -8,13 +8,13 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from tradingbot.io.jsonl_read import Found, Place, ReadReport, read_jsonl, read_jsonl_tail
+from tradingbot.io.jsonl_read import Found, Place, ReadReport, read_jsonl, read_jsonl_backwards, read_jsonl_tail
 from tradingbot.io.lines import Damage, Damaged, decode, encode, plain_number, read_number
 from tradingbot.io.segments import DAY_MS, day_of, latest, make_folder, repair_tail, segment_name, sync_folder
 
 __all__ = [
     "DAY_MS", "Damage", "Damaged", "Found", "Place", "ReadReport", "RotatingJSONLWriter", "decode", "encode",
-    "plain_number", "read_jsonl", "read_jsonl_tail", "read_number", "repair_tail",
+    "plain_number", "read_jsonl", "read_jsonl_backwards", "read_jsonl_tail", "read_number", "repair_tail",
 ]  # fmt: skip
 
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC

@@ -20,7 +20,7 @@ from tradingbot.errors import DataError
 from tradingbot.io.lines import MAX_LINE, Damage, decode_lines
 from tradingbot.io.segments import Frame, Segment, list_segments, load_frames, manifest_path
 
-__all__ = ["Found", "Place", "ReadReport", "read_jsonl", "read_jsonl_tail"]
+__all__ = ["Found", "Place", "ReadReport", "read_jsonl", "read_jsonl_backwards", "read_jsonl_tail"]
 
 _BLOCK = 1 << 18  # of a plain file, forwards
 _TAIL_BLOCK = 1 << 16  # backwards: 300 ticks of 230 bytes are two
@@ -30,7 +30,7 @@ _WINDOW = 1 << 23  # bytes that a foreign zstd file may make its reader hold
 
 
 class Found(NamedTuple):
-    """Hold a record, and the file and line, from 1, where it stands."""
+    """Hold a record, and the file and line, from 1, where it stands; read backwards, -1 is the file's last line."""
 
     path: Path
     line: int
@@ -202,6 +202,30 @@ def read_jsonl_tail(
         except OSError as error:
             report.note(Place(segment.path, 0, Damage.UNREADABLE, error.strerror or str(error)))
     return list(itertools.chain.from_iterable(reversed(tail.parts)))
+
+
+def read_jsonl_backwards(paths: Iterable[Path], report: ReadReport | None = None) -> Iterator[Found]:
+    """Yield every complete record of segments, the last line of the first path first.
+
+    Give the paths newest first. Memory and cost are those of `read_jsonl_tail`, however far it is read; what is no
+    record is left out, counted and named in `report`.
+    """
+    report = ReadReport() if report is None else report
+    for given in paths:
+        try:
+            with ExitStack() as opened:
+                file, path = _open(given, opened)
+                below = 1
+                for block in _lines_backwards(_blocks_backwards(file, path, opened, report), path, report):
+                    for place, record in enumerate(reversed(decode_lines(block)), below):
+                        if isinstance(record, Damage):
+                            report.note(Place(path, -place, record))
+                        else:
+                            report.records += 1
+                            yield Found(path, -place, record)
+                    below += len(block)
+        except OSError as error:
+            report.note(Place(given, 0, Damage.UNREADABLE, error.strerror or str(error)))
 
 
 class _Tail:

@@ -35,6 +35,7 @@ from tradingbot.services.listings import Listings
 from tradingbot.services.live_settings import LiveSettings
 from tradingbot.services.market_data import MarketData
 from tradingbot.services.memory import Recovered, last_sid, next_sid
+from tradingbot.services.operator import OperatorRequests
 from tradingbot.services.recording import Recording
 from tradingbot.services.start import Start
 from tradingbot.services.status import LastStatus, last_status, make_status
@@ -93,6 +94,7 @@ class Session:
         self.listings: Listings | None = None
         self.recovered: Recovered | None = None
         self.recording = Recording(self._state_dir, lambda: self.settings, self._post, self._take, monotonic, threaded)
+        self._requests = OperatorRequests(self._state_dir)
         self._start = Start(self.settings.RETRY_BASE_S)
         self.clock = Clock()
         self.began_s = 0.0
@@ -300,6 +302,7 @@ class Session:
         if self._live.look():
             self._take(SettingsChanged(self.settings))
         self.recording.look()
+        self._requests.look(self.market_data.symbols, self._take)
         why = _kill_reason(self._state_dir / "KILL")
         if why != self.engine.conditions.get("killed"):
             self._take(Condition(ConditionName.KILLED, why))

@@ -1,0 +1,86 @@
+"""What the record tells: why a trigger came, or why none came."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tradingbot.commands.shared import complain, home_of, print_json, print_text
+from tradingbot.errors import UsageError
+
+if TYPE_CHECKING:
+    from tradingbot.ops.history import History
+
+__all__ = ["explain", "state_dir_of", "tell_damage"]
+
+LISTED = 10  # triggers of a symbol
+
+
+def state_dir_of(arguments: argparse.Namespace) -> Path:
+    """Return the state directory; settings that are broken are complained of, and are no reason not to look."""
+    from tradingbot.ops.control import find_target
+
+    target = find_target(home_of(arguments), config=arguments.config, state=arguments.state, assignments=arguments.set)
+    if target.complaints:
+        complain(f"warning: {'; '.join(target.complaints)}; going on with {target.state_dir}")
+    return target.state_dir
+
+
+def tell_damage(history: History) -> None:
+    """Say on stderr what could not be read."""
+    places = history.damage()
+    if places:
+        s = "" if len(places) == 1 else "s"
+        complain(f"warning: {len(places)} place{s} could not be read, the first: {places[0]} (prove names them all)")
+
+
+def explain(arguments: argparse.Namespace) -> int:
+    """Explain a trigger, list a symbol's, or show how close prices came."""
+    from tradingbot.ops import explain as ops
+    from tradingbot.ops.history import History
+
+    chosen = [arguments.id is not None, arguments.last, arguments.near]
+    if sum(chosen) > 1 or (arguments.id is not None and arguments.symbol) or not (any(chosen) or arguments.symbol):
+        raise UsageError("explain takes one of: an ID, --last, --symbol S, --symbol S --last, --near")
+    history = History(state_dir_of(arguments))
+    try:
+        if arguments.near:
+            _near(arguments, history)
+        elif arguments.symbol and not arguments.last:
+            decisions = ops.latest_triggers(history, arguments.symbol, LISTED)
+            _show_list(arguments, decisions)
+        else:
+            wanted = arguments.id if arguments.id is not None else ops.latest_trigger(history, arguments.symbol)
+            document = ops.explain(history, wanted).to_record()
+            if arguments.json:
+                print_json(document)
+            else:
+                from tradingbot.ui.explanation import explanation_text
+
+                print_text(explanation_text(document))
+    finally:
+        tell_damage(history)
+    return 0
+
+
+def _near(arguments: argparse.Namespace, history: History) -> None:
+    from tradingbot.ops.near import nearest_approaches
+
+    rows = [asdict(row) for row in nearest_approaches(history, arguments.hours, arguments.symbol)]
+    if arguments.json:
+        print_json({"approaches": rows})
+        return
+    from tradingbot.ui.state_tables import near_table
+
+    print_text(near_table(rows))
+
+
+def _show_list(arguments: argparse.Namespace, decisions: list[dict[str, Any]]) -> None:
+    if arguments.json:
+        print_json({"triggers": decisions})
+        return
+    from tradingbot.ui.explanation import trigger_list
+
+    print_text(trigger_list(decisions))

@@ -1,0 +1,108 @@
+"""Requests: small files by which a command hands a bot something to do, now or at its next start."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import secrets
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from tradingbot.io.segments import make_folder
+from tradingbot.io.state_files import write_atomic
+
+__all__ = ["BadRequest", "Request", "RequestFolder", "Requested", "ResetAnchors", "put_request", "whoami"]
+
+FOLDER = "requests"
+MAX_BYTES = 1_000_000
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
+    """Say who asks for something, where, when by the wall clock (ms), and why."""
+
+    who: str
+    host: str
+    time_ms: int
+    why: str
+    v: Literal[1] = 1
+
+
+class ResetAnchors(Request, frozen=True, kw_only=True, tag="anchor_reset"):
+    """Ask for session, window and anchor of symbols to begin anew."""
+
+    symbols: tuple[str, ...]
+
+
+Requested = ResetAnchors  # the union of all kinds that there are
+
+
+class BadRequest(msgspec.Struct, frozen=True):
+    """Hold a file that is no request, and why."""
+
+    path: Path
+    why: str
+
+
+def whoami() -> tuple[str, str]:
+    """Return the user and the host that act, for the record."""
+    try:
+        return getpass.getuser(), socket.gethostname()
+    except (OSError, KeyError):  # a user without a name
+        return str(os.getuid()), socket.gethostname()
+
+
+def put_request(state_dir: Path, request: Request) -> Path:
+    """Leave a request for the bot of a state directory; when this returns it is on the disk, whole."""
+    folder = state_dir / FOLDER
+    make_folder(folder)
+    path = folder / f"{request.time_ms:013d}-{secrets.token_hex(4)}.json"
+    write_atomic(path, msgspec.json.encode(request))
+    return path
+
+
+class RequestFolder:
+    """Take the requests of a state directory, each once a session.
+
+    For the bot alone, from one thread. A request goes when it has been handed on, so a kill in between leaves it for
+    the next start. What is none is renamed `.bad`.
+    """
+
+    def __init__(self, state_dir: Path) -> None:
+        self._folder = state_dir / FOLDER
+        self._done: set[str] = set()  # whose file could not be removed
+
+    def take(self, handle: Callable[[Requested | BadRequest], None]) -> None:
+        """Hand on what has come, in the order of the names; without any it costs one listing."""
+        try:
+            with os.scandir(self._folder) as entries:
+                found = sorted(
+                    (entry.name, entry.is_file(follow_symlinks=False))
+                    for entry in entries
+                    if entry.name.endswith(".json") and entry.name not in self._done
+                )
+        except OSError:
+            return
+        for name, is_file in found:
+            path = self._folder / name
+            request = _read(path) if is_file else BadRequest(path, "no file")
+            self._done.add(name)
+            handle(request)
+            with contextlib.suppress(OSError):
+                if isinstance(request, BadRequest):
+                    path.rename(path.with_suffix(".bad"))
+                else:
+                    path.unlink()
+                self._done.discard(name)
+
+
+def _read(path: Path) -> Requested | BadRequest:
+    try:
+        with path.open("rb") as file:
+            return msgspec.json.decode(file.read(MAX_BYTES), type=Requested)
+    except (OSError, ValueError, msgspec.MsgspecError, RecursionError) as error:
+        return BadRequest(path, str(error))
