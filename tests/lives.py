@@ -124,10 +124,9 @@ class Never:
                 blocked += sum(isinstance(output, Decision) for output in outputs)
         return blocked
 
-    def goes_on(self, settings: Settings) -> None:
-        """Do what every start does."""
+    def dies(self) -> None:
+        """Forget what ends with a session."""
         self.engine.process(Condition(ConditionName.DEGRADED, None))
-        self.engine.process(SettingsChanged(settings))
 
 
 def on_disk(state_dir: Path, sid: str) -> tuple[set[int], set[int]]:
