@@ -1,4 +1,4 @@
-"""A bot's memory without its exchange: told inputs, killed at any write, started again; beside an engine that never stops."""
+"""A bot's memory without its exchange: told inputs, killed at any write, started again; and one that never stops."""
 
 from __future__ import annotations
 

@@ -260,7 +260,7 @@ def read_jsonl_backwards(paths: Iterable[Path], report: ReadReport | None = None
     for given in paths:
         try:
             with ExitStack() as opened:
-                file, path = _open(given, opened)
+                file, path = open_segment(given, opened)
                 below = 1
                 for block in _lines_backwards(_blocks_backwards(file, path, opened, report), path, report):
                     for place, record in enumerate(reversed(decode_lines(block)), below):
