@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from tradingbot import __version__
-from tradingbot.commands import control, recorded, running, settings
+from tradingbot.commands import control, recorded, running, settings, upkeep
 from tradingbot.commands.shared import complain
 from tradingbot.errors import TradingBotError, UsageError
 
@@ -123,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_settings(add)
     _add_control(add)
     _add_running(add)
+    _add_upkeep(add)
     return parser
 
 
@@ -166,6 +167,19 @@ def _add_running(add: Add) -> None:
     command.add_argument("--api-key", default="key", metavar="K", help="the key it accepts (key)")
     command.add_argument("--faults", metavar="FILE", help="a script of faults to play (docs/EXCHANGE.md)")
     command.add_argument("--api-secret", default="secret", metavar="S", help="the secret it accepts (secret)")
+
+
+def _add_upkeep(add: Add) -> None:
+    text = "look for damage, gaps and left-over files in what is recorded, and how long the disk lasts"
+    command = add("fsck", upkeep.fsck, text, 'tradingbot fsck build/run/state --repair --why "power loss"')
+    command.add_argument("folder", nargs="?", metavar="STATE")
+    command.add_argument("--repair", action="store_true", help="show what can be mended, ask, and mend it")
+    _add_asking(command)
+
+
+def _add_asking(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--yes", action="store_true", help="do it without asking")
+    command.add_argument("--why", metavar="TEXT", help="the reason, for the audit; required where something is changed")
 
 
 def _add_common(parser: argparse.ArgumentParser, prefix: str) -> None:
