@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from tradingbot import __version__
-from tradingbot.commands import control, recorded, running, settings, upkeep
+from tradingbot.commands import control, convert, recorded, running, settings, upkeep
 from tradingbot.commands.shared import complain
 from tradingbot.errors import TradingBotError, UsageError
 
@@ -174,6 +174,22 @@ def _add_upkeep(add: Add) -> None:
     command = add("fsck", upkeep.fsck, text, 'tradingbot fsck build/run/state --repair --why "power loss"')
     command.add_argument("folder", nargs="?", metavar="STATE")
     command.add_argument("--repair", action="store_true", help="show what can be mended, ask, and mend it")
+    _add_asking(command)
+    text = "write what is recorded as tables, a file a stream"
+    command = add("export", convert.export, text, "tradingbot export build/run/state --to parquet --stream ticks")
+    command.add_argument("folder", nargs="?", metavar="STATE")
+    command.add_argument("--to", choices=("parquet", "csv"), required=True, help="what to write")
+    command.add_argument("--out", default="export", metavar="DIR", help="folder of the tables (export)")
+    names = ("ticks", "snapshots", "windows", "anchors", "journal")
+    text = "this stream alone; repeatable"
+    command.add_argument("--stream", action="append", choices=names, metavar="NAME", help=f"{text}: {', '.join(names)}")
+    command.add_argument("--symbol", action="append", metavar="S", help="this symbol alone; repeatable")
+    text = "records from this time on: 2026-11-23, 2026-11-23T02:30 (UTC), or ms"
+    command.add_argument("--since", type=convert.moment_ms, metavar="TIME", help=text)
+    command.add_argument("--until", type=convert.moment_ms, metavar="TIME", help="records before this time")
+    text = "record market data of others as a session, as if the bot had watched it"
+    command = add("import", convert.import_, text, "tradingbot import candles.parquet --state research")
+    command.add_argument("data", nargs="+", metavar="FILE_OR_DIRECTORY", help="Parquet, CSV or JSONL")
     _add_asking(command)
 
 
