@@ -403,6 +403,7 @@ def test_a_repair_that_is_killed_at_any_moment_is_ended_by_the_next(
     text = b"".join(path.read_bytes() for path in series(state))
     assert [line for line in good if line not in text] == []
     aside = b"".join(path.read_bytes() for path in (state / TICKS).iterdir() if ".bad" in path.name)
+    assert not list(state.rglob("*.tmp"))
     assert all(line in aside for lines in bad.values() for line in lines.splitlines(keepends=True))
 
 

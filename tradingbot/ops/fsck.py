@@ -109,18 +109,19 @@ class _Work:
         if name is None or not path.is_file():
             self._report.notes.append(f"{self._relative(path)}: not one of the stream's files")
             return
-        size = _size(path)
-        found.bytes += size
         plain = path.with_name(path.name.removesuffix(name.form))
         sealed = plain.with_name(plain.name + ".zst")
-        if name.form.startswith(ASIDE):
-            self._report.aside[self._relative(path)] = size
-            if stream in (Stream.TICKS, JOURNAL) and not name.form.startswith(".original"):
-                self.lost += _count_lines(path)
-        elif name.form.endswith(".tmp"):
+        if name.form.endswith(".tmp"):
             if not self._report.running:
                 self._note(Ill.LEFT_OVER, path)
-        elif name.form == ".manifest.json":
+            return
+        if any(word in name.form for word in ASIDE):
+            self._report.aside[self._relative(path)] = _size(path)
+            if stream in (Stream.TICKS, JOURNAL) and name.form.startswith((".torn", ".bad")):
+                self.lost += _count_lines(path)
+            return
+        found.bytes += _size(path)
+        if name.form == ".manifest.json":
             if not plain.exists() and not sealed.exists() and not self._report.running:
                 self._note(Ill.STRAY_MANIFEST, path)
         elif name.form == "" and sealed.exists() and not self._report.running:
