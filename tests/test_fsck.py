@@ -22,7 +22,7 @@ from tests.test_replay import crash_csv
 from tradingbot.cli import main
 from tradingbot.io.jsonl import Damage, Damaged, decode, encode
 from tradingbot.io.sealing import seal
-from tradingbot.io.segments import manifest_path
+from tradingbot.io.segments import load_frames, manifest_path
 from tradingbot.io.state_files import StateLock
 from tradingbot.io.streams import event_record, tick_record
 from tradingbot.market.ticker import Ticker
@@ -339,12 +339,17 @@ def test_a_repair_mends_everything_and_loses_nothing(state: Path) -> None:
         assert (state / TICKS / f"{name}.bad").read_bytes() == lines
         whole = before[name][: before[name].rindex(b"\n") + 1]
         assert (state / TICKS / f"{name}.original").read_bytes() == whole
-        assert (state / TICKS / name).read_bytes() == whole.replace(lines, b"")
+        before_it = decode(whole[: whole.index(lines)].splitlines()[-1])
+        gap = event_record(before_it["sid"], before_it["ts_ms"], "gap", missing=lines.count(b"\n"))
+        assert (state / TICKS / name).read_bytes() == whole.replace(lines, encode(gap))
     torn = next(name for name, text in before.items() if not text.endswith(b"\n") and name in bad)
     assert (state / TICKS / f"{torn}.torn").read_bytes() == b'{"v":1,"sid":"torn'
     assert not list(state.rglob("*.tmp"))
     report = look(state)
-    assert (report.exit_code, report.streams["ticks"].records) == (0, records)  # type: ignore[index]
+    assert (report.exit_code, report.streams["ticks"].records) == (0, records + len(bad))  # type: ignore[index]
+    for path in [*state.rglob("*.bad"), *state.rglob("*.original"), *state.rglob("*.torn")]:
+        path.unlink()
+    assert look(state).exit_code == 0, "what was lost stays told when nothing is kept aside any more"
     audit = [decode(line) for line in (state / "audit.jsonl").read_bytes().splitlines()]
     assert [entry["what"] for entry in audit] == ["fsck --repair: begins", "fsck --repair: ended"]
     assert {entry["why"] for entry in audit} == {"power loss"}
@@ -358,8 +363,8 @@ def test_a_repair_mends_everything_and_loses_nothing(state: Path) -> None:
 def test_a_second_repair_overwrites_nothing_that_the_first_has_kept(state: Path) -> None:
     """Each repair has names of its own, also where the file kept aside was deleted and the lines were not."""
     path = series(state)[0]
-    for why in ("first", "second"):
-        edit(path, 5, DAMAGES["a changed digit"][0])
+    for line, why in ((5, "first"), (9, "second")):
+        edit(path, line, DAMAGES["a changed digit"][0])
         assert main(["fsck", str(state), "--repair", "--yes", "--why", why]) == 0
         path.with_name(path.name + ".original").unlink(missing_ok=True)
     kept = sorted(name.name.removeprefix(path.name) for name in path.parent.glob(f"{path.name}.*"))
@@ -425,6 +430,29 @@ def test_what_of_a_sealed_file_cannot_be_unpacked_is_kept_and_missed(state: Path
     assert main(["fsck", str(state), "--repair", "--yes", "--why", "bad sector"]) == 1
     assert sealed.with_name(sealed.name + ".original").read_bytes() == packed
     assert [problem.kind for problem in look(state).problems] == [Ill.MISSING]
+
+
+def test_one_damaged_frame_costs_its_own_lines_alone(tmp_path: Path) -> None:
+    """Of a large sealed segment the others are salvaged, and a gap record tells how many inputs went with it."""
+    count = 10_000
+    ticks = (tick_record("s", seq, Ticker("A/B", 1_700_000_000_000 + seq, 100.0 + seq)) for seq in range(1, count + 1))
+    sealed = seal(small(tmp_path, b"".join(map(encode, ticks))))
+    journal = tmp_path / "journal" / "journal_20231114_0000.jsonl"
+    journal.parent.mkdir()
+    start = event_record("s", 1_700_000_000_000, "session_start", checkpoint={"seq": 0})
+    journal.write_bytes(encode(start) + encode(event_record("s", 1_700_000_030_000, "session_end", seq=count)))
+    frames = load_frames(sealed, sealed.stat().st_size)
+    assert frames is not None
+    assert len(frames) == 2
+    packed = bytearray(sealed.read_bytes())
+    packed[frames[0].packed + 100] ^= 0xFF
+    sealed.write_bytes(packed)
+    assert found(look(tmp_path)) == [(Damage.UNREADABLE.value, f"{TICKS}/{sealed.name}", frames[0].lines + 1)]
+    assert main(["fsck", str(tmp_path), "--repair", "--yes", "--why", "bad sector"]) == 0
+    report = look(tmp_path)
+    assert report.streams["ticks"].records == frames[0].lines + 1  # type: ignore[index]
+    assert report.sessions["s"].gaps == frames[1].lines
+    assert [(stretch.first, stretch.last) for stretch in report.missing["s"]] == [(frames[0].lines + 1, count)]
 
 
 def test_without_a_terminal_only_the_plan_is_shown(state: Path) -> None:

@@ -48,12 +48,13 @@ class Lines(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Say where something could not be read; line 0 is the file as a whole, -1 its last line."""
+    """Say where something could not be read, and how many lines; line 0 is the file as a whole, -1 its last line."""
 
     path: Path
     line: int
     damage: Damage
     detail: str = ""
+    lines: int = 1
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line}: {self.damage}{f' ({self.detail})' if self.detail else ''}"
@@ -145,7 +146,8 @@ def _blocks(file: IO[bytes], path: Path, notes: ReadReport) -> Iterator[_Block]:
     for frame in frames:
         block = _frame(file, offset, frame)
         if block.lost:
-            notes.note(Place(path, line, Damage.UNREADABLE, f"{frame.lines} lines of a damaged frame"))
+            lost = f"{frame.lines} lines of a damaged frame"
+            notes.note(Place(path, line, Damage.UNREADABLE, lost, block.lost))
         yield block
         offset, line = offset + frame.packed, line + frame.lines
 

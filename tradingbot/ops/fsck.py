@@ -55,7 +55,8 @@ def examine(state_dir: Path, limit_bytes: int, running: bool, progress: Progress
     for stream in (JOURNAL, *(stream for stream in Stream if stream is not JOURNAL)):
         report.streams[stream] = StreamReport()
         work.stream(stream)
-    _look_at_numbers(report, work.lost)
+    report.lost = work.lost
+    _look_at_numbers(report)
     _look_at_state_files(report)
     return report
 
@@ -76,7 +77,7 @@ class _Work:
 
     def __init__(self, report: Report, progress: Progress | None) -> None:
         self._report, self._progress = report, progress
-        self.lost = 0  # lines of inputs' streams that are damaged, or have been set aside
+        self.lost = 0  # lines of inputs' streams that are damaged or torn, and that no gap record names
 
     def stream(self, stream: Stream) -> None:
         """Look at all files of one stream."""
@@ -117,7 +118,7 @@ class _Work:
             return
         if any(word in name.form for word in ASIDE):
             self._report.aside[self._relative(path)] = _size(path)
-            if stream in (Stream.TICKS, JOURNAL) and name.form.startswith((".torn", ".bad")):
+            if stream in (Stream.TICKS, JOURNAL) and name.form.startswith(".torn"):
                 self.lost += _count_lines(path)
             return
         found.bytes += _size(path)
@@ -133,7 +134,6 @@ class _Work:
         found = self._report.streams[stream]
         places: list[Place] = []
         contents = _Contents()
-        damaged_before = found.damaged
         lowest: dict[str, int] = {}
 
         def take(place: Place) -> None:
@@ -169,7 +169,7 @@ class _Work:
         found.sealed += segment.sealed
         found.records += contents.records
         if stream in (Stream.TICKS, JOURNAL):
-            self.lost += found.damaged - damaged_before
+            self.lost += sum(place.lines for place in places)
             for sid, seq in lowest.items():
                 session = self._report.sessions[sid]
                 began = session.started_ms
@@ -250,8 +250,8 @@ def _count_lines(path: Path) -> int:
     return count + (last != b"\n")
 
 
-def _look_at_numbers(report: Report, lost: int) -> None:
-    """Find the inputs that no record holds; what gap records, damage and files set aside explain is no new problem."""
+def _look_at_numbers(report: Report) -> None:
+    """Find the inputs that no record holds; what gap records and damaged or torn lines explain is no new problem."""
     for sid, session in sorted(report.sessions.items()):
         if session.twice:
             report.note(Problem(Ill.TWICE, f"session {sid}", detail=f"{session.twice:,} inputs"))
@@ -263,7 +263,7 @@ def _look_at_numbers(report: Report, lost: int) -> None:
             continue  # its start is gone, and with it what the numbers began from
         unsaid = [stretch for stretch in stretches if stretch.why is None]
         count = sum(stretch.count for stretch in unsaid)
-        explained = session.gaps + lost
+        explained = session.gaps + report.lost
         if count > explained:
             first, rest = unsaid[0], f" in {len(unsaid):,} stretches" if len(unsaid) > 1 else ""
             detail = f"{count - explained:,}{rest}, the first {first.first} to {first.last}"
