@@ -12,7 +12,7 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from tests.test_fsck import Terminal, digests, look, run
+from tests.damage import Terminal, digests, look, run
 from tests.test_replay import crash_csv
 from tradingbot.cli import main
 from tradingbot.io import stream_tables

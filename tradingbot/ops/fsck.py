@@ -37,6 +37,7 @@ STATE_FILES = (
 ASIDE = (".torn", ".bad", ".original")
 MAX_STATE_BYTES = 256_000_000
 _STEP = 500  # lines that are parsed at a time
+_NEVER_MS = 1 << 62
 
 Progress = Callable[[str, int, int], None]
 
@@ -97,6 +98,7 @@ class _Work:
                     self._progress(f"checking {stream} (MB)", done // 1_000_000, total)
                 done += _size(segment.path)
                 self._segment(stream, segment, segment is segments[0], segment is segments[-1])
+        found.spans = {sid: span for sid, span in found.spans.items() if span[1] >= 0}
 
     def _relative(self, path: Path) -> str:
         return str(path.relative_to(self._report.state_dir))
@@ -149,26 +151,31 @@ class _Work:
             found.damaged += 1
             self._note(place.damage, place.path, place.line, place.detail)
 
+        numbered = stream in (Stream.TICKS, JOURNAL)
+        before, span, session = None, [0, 0], Session("")
         for record in contents.read(segment.path, _Tally(take)):
             sid = record.get("sid")
-            sid = sid if isinstance(sid, str) else ""
+            sid = sid if type(sid) is str else ""
+            if sid != before:  # seldom: a segment is written by one session after the other
+                before, span = sid, found.spans.setdefault(sid, [_NEVER_MS, -1])
+                if numbered:
+                    session = self._report.sessions.setdefault(sid, Session(sid))
             ts_ms = whole(record.get("ts_ms"))
             if ts_ms is not None:
-                span = found.spans.setdefault(sid, [ts_ms, ts_ms])
-                span[0], span[1] = min(span[0], ts_ms), max(span[1], ts_ms)
-            found.gaps += record.get("type") == "gap"
-            if stream in (Stream.TICKS, JOURNAL):
-                session = self._report.sessions.get(sid)
-                if session is None:
-                    session = self._report.sessions[sid] = Session(sid)
+                if ts_ms < span[0]:
+                    span[0] = ts_ms
+                if ts_ms > span[1]:
+                    span[1] = ts_ms
+            if record.get("type") == "gap":
+                found.gaps += 1
+            if numbered:
                 session.take(record)
-                seq = whole(record.get("seq"))
-                if is_first and seq is not None:
-                    lowest.setdefault(sid, seq)
+                if is_first and sid not in lowest and (seq := whole(record.get("seq"))) is not None:
+                    lowest[sid] = seq
         found.segments += 1
         found.sealed += segment.sealed
         found.records += contents.records
-        if stream in (Stream.TICKS, JOURNAL):
+        if numbered:
             self.lost += sum(place.lines for place in places)
             for sid, seq in lowest.items():
                 session = self._report.sessions[sid]
