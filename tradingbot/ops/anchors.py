@@ -164,9 +164,9 @@ def plan_reset(history: History, settings: Settings, symbols: Iterable[str], eve
 def request_reset(state_dir: Path, plan: ResetPlan, why: str) -> Path:
     """Write the audit, then ask for what is planned; return the request, which goes when a bot has taken it."""
     (who, host), now_ms = whoami(), int(time.time() * 1000)
-    symbols = tuple(plan.anchors)
-    append_audit(state_dir, now_ms, who, host, "anchors reset", why, symbols=symbols)
-    return put_request(state_dir, ResetAnchors(who=who, host=host, time_ms=now_ms, why=why, symbols=symbols))
+    symbols = list(plan.anchors)
+    append_audit(state_dir, "anchors reset", why, symbols=symbols)
+    return put_request(state_dir, ResetAnchors(who=who, host=host, time_ms=now_ms, why=why, symbols=tuple(symbols)))
 
 
 def was_taken(request: Path, wait_s: float) -> bool:
