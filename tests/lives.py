@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import orjson
 from msgspec.structs import asdict
 
 from tradingbot.config import Settings, make_settings
 from tradingbot.engine.engine import Engine
-from tradingbot.engine.events import Condition, ConditionName, Decision, Input, Rejected, SettingsChanged
+from tradingbot.engine.events import Condition, ConditionName, Decision, Input, Rejected, SettingsChanged, to_record
 from tradingbot.io import saved
+from tradingbot.io.checkpoints import join
 from tradingbot.io.jsonl import RotatingJSONLWriter
 from tradingbot.io.jsonl_read import read_jsonl
 from tradingbot.io.segments import list_segments
-from tradingbot.io.streams import FOLDERS, JOURNAL, Control, Stream
+from tradingbot.io.streams import FOLDERS, JOURNAL, Control, Stream, input_of
 from tradingbot.market.ticker import Ticker
 from tradingbot.services.memory import Recovered, last_sid, next_sid
 from tradingbot.services.recording import Recording
@@ -178,3 +180,65 @@ def essence(engine: Engine) -> dict[str, Any]:
             del memory["order"]["cause"]
     record["symbols"] = {memory["symbol"]: memory for memory in record["symbols"]}
     return record
+
+
+def replay_unbroken(state_dir: Path) -> tuple[int, int]:
+    """Run all recorded inputs of all sessions through one engine that never stops; return decisions and blocked ones.
+
+    At every start that engine must be the one that the session began with, and every decision the one recorded.
+    """
+    sessions: dict[str, _Session] = {}
+    for stream in (Stream.TICKS, JOURNAL):
+        for found in read_jsonl(segment.path for segment in list_segments(state_dir / FOLDERS[stream])):
+            record = found.record
+            session = sessions.setdefault(record["sid"], _Session())
+            if record.get("type") == "session_start":
+                session.start = join(record, ())
+            elif record.get("type") == "session_end":
+                session.end = join(record, ())
+            elif record.get("type") == "decision":
+                session.decided.setdefault(record["cause"], []).append(record)
+            elif stream is Stream.TICKS or record["type"] in INPUTS:
+                session.inputs[record["seq"]] = record
+    engine: Engine | None = None
+    decisions = blocked = 0
+    for sid in sorted(sessions):
+        session = sessions[sid]
+        if session.start is None:
+            assert not session.inputs
+            continue
+        begun = Engine(make_settings({}))
+        begun.restore(session.start)
+        if engine is None:
+            engine = begun
+        assert essence(begun) == essence(engine), f"{sid} began with another engine"
+        for seq, record in sorted(session.inputs.items()):
+            held = session.decided.get(seq, [])
+            if any("restart" in decision["reasons"] for decision in held):
+                engine.conditions["restart"] = CAUGHT_UP
+                blocked += 1
+            made = [output for output in engine.process(input_of(record)) if isinstance(output, Decision)]
+            engine.conditions.pop("restart", None)
+            assert [_said(to_record(decision)) for decision in made] == [_said(decision) for decision in held]
+            decisions += len(made)
+        if session.end is not None:
+            ended = Engine(make_settings({}))
+            ended.restore(session.end)
+            assert essence(ended) == essence(engine)
+    return decisions, blocked
+
+
+class _Session:
+    def __init__(self) -> None:
+        self.start: dict[str, Any] | None = None
+        self.end: dict[str, Any] | None = None
+        self.inputs: dict[int, dict[str, Any]] = {}
+        self.decided: dict[int, list[dict[str, Any]]] = {}
+
+
+def _said(decision: dict[str, Any]) -> dict[str, Any]:
+    """Return what a decision says, but for the numbers of inputs."""
+    said = {name: value for name, value in decision.items() if name not in ("v", "sid", "crc", "cause", "k")}
+    if said["anchor"] is not None:
+        said["anchor"] = {name: value for name, value in said["anchor"].items() if not name.endswith("_seq")}
+    return orjson.loads(orjson.dumps(said))
