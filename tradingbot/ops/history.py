@@ -85,7 +85,8 @@ class History:
                 found.setdefault((place.path, place.line >= 0), {})[str(place)] = None
         told: list[str] = []
         for path in dict.fromkeys(path for path, _ in found):  # read in both directions: the same lines, counted twice
-            told += max(found.get((path, True), {}), found.get((path, False), {}), key=len)
+            forwards, backwards = list(found.get((path, True), ())), list(found.get((path, False), ()))
+            told += forwards if len(forwards) >= len(backwards) else backwards
         return told
 
     def place(self, found: Found) -> dict[str, Any]:
