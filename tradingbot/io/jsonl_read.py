@@ -20,7 +20,12 @@ from tradingbot.errors import DataError
 from tradingbot.io.lines import MAX_LINE, Damage, decode_lines
 from tradingbot.io.segments import Frame, list_segments, load_frames, manifest_path
 
-__all__ = ["Found", "Place", "ReadReport", "read_jsonl", "read_jsonl_backwards", "read_jsonl_tail"]
+__all__ = [
+    "MISFIT", "Found", "Lines", "Place", "ReadReport", "read_jsonl", "read_jsonl_backwards", "read_jsonl_tail",
+    "read_lines",
+]  # fmt: skip
+
+MISFIT = "not what its manifest says"  # of a sealed segment that is read without it
 
 _BLOCK = 1 << 18  # of a plain file, forwards
 _TAIL_BLOCK = 1 << 16  # backwards: 300 ticks of 230 bytes are two
@@ -35,6 +40,14 @@ class Found(NamedTuple):
     path: Path
     line: int
     record: dict[str, Any]
+
+
+class Lines(NamedTuple):
+    """Hold lines that follow each other in a file, and the number of the first, from 1."""
+
+    path: Path
+    first: int
+    lines: list[bytes]
 
 
 class Place(NamedTuple):
@@ -80,18 +93,28 @@ def read_jsonl(paths: Iterable[Path], report: ReadReport | None = None, strict: 
     report = ReadReport() if report is None else report
     notes = _Strict() if strict else report
     for path in paths:
-        try:
-            with ExitStack() as opened:
-                file, found = _open(path, opened)
-                for first, lines in _lines(_blocks(file, found, notes), found, notes):
-                    for line, record in enumerate(decode_lines(lines), first):
-                        if isinstance(record, Damage):
-                            notes.note(Place(found, line, record))
-                        else:
-                            report.records += 1
-                            yield Found(found, line, record)
-        except OSError as error:
-            notes.note(Place(path, 0, Damage.UNREADABLE, error.strerror or str(error)))
+        for batch in read_lines(path, notes):
+            for line, record in enumerate(decode_lines(batch.lines), batch.first):
+                if isinstance(record, Damage):
+                    notes.note(Place(batch.path, line, record))
+                else:
+                    report.records += 1
+                    yield Found(batch.path, line, record)
+
+
+def read_lines(path: Path, report: ReadReport) -> Iterator[Lines]:
+    """Yield the complete lines of a segment without their ends, unchecked, some hundred at a time.
+
+    A torn last line, and what cannot be read, stands in `report`; of a line beyond MAX_LINE only the beginning comes. A
+    plain file that has been sealed meanwhile is read sealed.
+    """
+    try:
+        with ExitStack() as opened:
+            file, found = _open(path, opened)
+            for first, lines in _lines(_blocks(file, found, report), found, report):
+                yield Lines(found, first, lines)
+    except OSError as error:
+        report.note(Place(path, 0, Damage.UNREADABLE, error.strerror or str(error)))
 
 
 def _open(path: Path, opened: ExitStack) -> tuple[IO[bytes], Path]:
@@ -133,7 +156,7 @@ def _blocks(file: IO[bytes], path: Path, notes: ReadReport) -> Iterator[_Block]:
 def _unpacked(file: IO[bytes], path: Path, notes: ReadReport) -> Iterator[_Block]:
     """Yield the text of a zstd file without a manifest that fits it, as far as it can be had."""
     if manifest_path(path).exists():
-        notes.note(Place(path, 0, Damage.UNREADABLE, "not what its manifest says"))
+        notes.note(Place(path, 0, Damage.UNREADABLE, MISFIT))
     unpacker = zstandard.ZstdDecompressor(max_window_size=_WINDOW)
     try:
         with unpacker.stream_reader(file, read_across_frames=True, closefd=False) as reader:
