@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
+from tests.conftest import ROOT
 from tests.helpers import MINUTE, S, T
 from tests.recordings import Recording, records
 from tests.test_live import call
@@ -432,3 +433,15 @@ def test_a_reader_of_the_words_knows_every_check_and_cause(tmp_path: Path) -> No
     recording.close()
     assert {check.name for check in d.checks} == {*ui.SWITCHES, "held", *ui.CHECKS}
     assert {cause.word for cause in AnchorCause} - {"none"} <= {*ui.CAUSES, *ui.CLAMPS}
+
+
+def test_the_page_shows_what_the_commands_print(recorded: Path) -> None:
+    """Real output of this very session, but for lines, numbers and fingerprint, which follow the version."""
+
+    def plain(text: str) -> str:
+        return re.sub(r"jsonl:\d+|input \d+|fingerprint \w+", "*", text)
+
+    page = (ROOT / "docs" / "OPERATING.md").read_text()
+    blocks = [plain(block) for block in re.findall(r"```text\n(.*?)```", page, re.DOTALL)]
+    for words in (("explain", "ETH/USDT:1767225711904:1"), ("explain", "--near"), ("anchors",)):
+        assert plain(call(recorded, *words).stdout) in blocks

@@ -16,7 +16,7 @@ SOURCES = {
     "anchor": "the anchor",
     "session": "the session's peak",
     "rolling": "the window's peak",
-    "hybrid": "the higher of session's and window's peak",
+    "hybrid": "the higher of the session's and the window's peak",
     "legacy_peak": "the window's peak (FEATURE_ANCHOR_ENABLED is off)",
 }
 CAUSES = {
@@ -82,7 +82,7 @@ def explanation_text(explanation: Record) -> str:
     lines = [
         f"{printable(d['decision_id'])}: {_outcome(d)}",
         f"{utc_text(d['ts_ms'])}  {printable(d['symbol'])} at {_price(d['last'])} was {_drop(d['drop_pct'])}"
-        f" {SOURCES.get(d['reference_source'], d['reference_source']).split(' (')[0]}, {_price(d['reference'])}",
+        f" {SOURCES.get(d['reference_source'], printable(d['reference_source'])).split(' (')[0]}, {_price(d['reference'])}",
         "",
         *_price_lines(explanation),
         *_reference_lines(explanation),
@@ -131,7 +131,8 @@ def _ago(ms: int, d: Record) -> str:
 def _reference_lines(explanation: Record) -> list[str]:
     d, tick = explanation["decision"], explanation["reference_tick"]
     source, anchor = d["reference_source"], d["anchor"]
-    lines = [_line("reference", f"{_price(d['reference'])}, {SOURCES.get(source, source)}, mode {d['mode']}")]
+    mode = "" if source == "legacy_peak" else f" (DROP_TRIGGER_MODE {d['mode']})"
+    lines = [_line("reference", f"{_price(d['reference'])}, {SOURCES.get(source, printable(source))}{mode}")]
     if anchor is not None:
         lines.append(_line("", f"set {_ago(anchor['set_ms'], d)}"))
         lines.append(_line("", CAUSES.get(anchor["set_cause"], printable(anchor["set_cause"]))))
