@@ -167,7 +167,7 @@ def raised(recording: Recording) -> Any:
 
 
 def first(recording: Recording) -> Any:
-    return recording.trigger((0, 100.0, 99.9, 100.0), (1, 95.0))
+    return recording.trigger((0, 100.0, 99.9, 100.0), (0, 99.9), (1, 95.0))
 
 
 def reset(recording: Recording) -> Any:
@@ -178,7 +178,7 @@ def reset(recording: Recording) -> Any:
 
 def filled(recording: Recording) -> Any:
     recording.trigger((0, 100.0), (1, 98.0, 97.95, 98.0))
-    return recording.trigger((2, 98.1, 98.0, 98.1), (9, 96.0))
+    return recording.trigger((2, 98.1, 98.0, 98.1), (2, 98.11), (9, 96.0))
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def filled(recording: Recording) -> Any:
     [(first, "first", 0), (stale, "stale", 3500), (raised, "raised", 60), (reset, "reset", 10), (filled, "fill", 2)],
 )
 def test_an_anchor_is_traced_to_its_tick_and_cause(tmp_path: Path, make: Any, cause: str, seconds: int) -> None:
-    """Each cause: the tick whose price it is, with bid, ask, time, file and line."""
+    """Each cause: the tick whose price it is, also among two of one millisecond, with bid, ask, time, file and line."""
     recording = Recording(tmp_path, GLOBAL_TRADING=True, MAX_CONCURRENT_POSITIONS=1)
     d = make(recording)
     recording.close()
@@ -209,7 +209,7 @@ def test_a_clamp_is_named_with_its_tick(tmp_path: Path, saved: SavedAnchor, clam
     """A loaded anchor far above the first price: which clamp lowered it, when, and at which tick."""
     settings = {"ANCHOR_CLAMP_MAX_ABOVE_PEAK_PCT": 20} if clamp == "start_clamp" else {}
     recording = Recording(tmp_path, saved={S: saved}, **settings)
-    d = recording.trigger((5, 100.0), (6, 98.0), (7, 97.0))
+    d = recording.trigger((5, 100.0), (5, 100.1), (6, 98.0), (7, 97.0))
     recording.close()
     document, text = told(tmp_path, d.decision_id)
     assert d.anchor is not None

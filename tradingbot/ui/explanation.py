@@ -79,10 +79,11 @@ def _place(record: Record) -> str:
 def explanation_text(explanation: Record) -> str:
     """Return an explanation, as its JSON object, in words."""
     d = explanation["decision"]
+    source = SOURCES.get(d["reference_source"], printable(d["reference_source"])).split(" (")[0]
     lines = [
         f"{printable(d['decision_id'])}: {_outcome(d)}",
         f"{utc_text(d['ts_ms'])}  {printable(d['symbol'])} at {_price(d['last'])} was {_drop(d['drop_pct'])}"
-        f" {SOURCES.get(d['reference_source'], printable(d['reference_source'])).split(' (')[0]}, {_price(d['reference'])}",
+        f" {source}, {_price(d['reference'])}",
         "",
         *_price_lines(explanation),
         *_reference_lines(explanation),
