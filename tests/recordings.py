@@ -32,7 +32,7 @@ class Recording:
         self.engine.load_anchors(saved or {}, T)
         self.writer = StreamWriter(state, sid, 50_000_000, 0.05, 0.05, lambda _: None, threaded=False)
         self.recorder = Recorder(self.writer, sid, self.engine, lambda: 500, lambda: max(self.engine.now_ms, T))
-        self.recorder.begin(to_builtins(chosen), dict.fromkeys(settings, "--set"), "embedded")
+        self.recorder.begin(to_builtins(chosen), dict.fromkeys(settings, "--set"), "embedded", {})
 
     def feed(self, *ticks: tuple[Any, ...], symbol: str = S) -> list[Output]:
         """Feed (seconds, last[, bid, ask[, volume]]); return what came out."""

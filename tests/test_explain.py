@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,35 @@ def test_every_word_on_a_trigger_is_what_was_recorded(recorded: Path) -> None:
         assert document["changed"]["DROP_TRIGGER_VALUE"] == {"value": 0.996, "default": 0.985, "source": "--set"}
         assert set(document["changed"]) == {"DROP_TRIGGER_VALUE", "GLOBAL_TRADING"}
         assert "DROP_TRIGGER_VALUE = 0.996 (default 0.985), from --set" in text
+
+
+def test_a_restart_breaks_no_thread(recorded: Path, tmp_path: Path) -> None:
+    """After a warm start: anchors are traced to ticks of the session before, and its entries to exits in the next."""
+    subprocess.run(["cp", "-r", str(recorded / "state"), str(tmp_path / "state")], check=True)
+    state = tmp_path / "state"
+    done = call(tmp_path, "--virtual", "--duration", "900", "--no-dashboard", *EVENTFUL, "--set", "TRADE_TTL_MIN=20")
+    assert done.returncode == 0, done.stderr
+    journal = records(state, "journal")
+    decisions = [record for record in journal if record["type"] == "decision"]
+    closed_by = {record["decision_id"]: record["sid"] for record in journal if record["type"] == "trade"}
+    entered = [
+        d for d in decisions if d["outcome"] == "entered" and closed_by.get(d["decision_id"], d["sid"]) > d["sid"]
+    ]
+    assert entered, "a position was held over the restart"
+    for d in entered:
+        document, text = told(state, d["decision_id"])
+        assert document["fate"] == "closed"
+        assert [record["type"] for record in document["afterwards"]] == ["fill", "exit", "fill", "trade"]
+        assert "by ttl, held 20 min" in text
+    began_ms = next(record["ts_ms"] for record in reversed(journal) if record["type"] == "session_start")
+    older = [d for d in decisions if d["ts_ms"] > began_ms > d["anchor"]["price_ms"]]
+    assert older, "an anchor was kept over the restart"
+    for d in older:
+        document = told(state, d["decision_id"])[0]
+        assert document["changed"]["TRADE_TTL_MIN"]["value"] == 20
+        tick = document["reference_tick"]
+        assert (tick["ts_ms"], tick["sid"] < d["sid"]) == (d["anchor"]["price_ms"], True)
+        assert d["anchor"]["set_cause"] == "fill" or d["anchor"]["clamp"] or tick["last"] == d["reference"]
 
 
 def test_the_newest_one_is_a_word_away(recorded: Path) -> None:

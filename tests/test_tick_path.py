@@ -22,7 +22,7 @@ class PlainEngine(Engine):
     __slots__ = ()
 
     def tick(self, ticker: Ticker) -> tuple[Output, ...]:
-        state, rules = self._state(ticker.symbol), self._rules
+        state, rules = self.state(ticker.symbol), self._rules
         prices = admit(state, ticker, rules)
         if isinstance(prices, Refusal):
             return (self._reject(state, ticker, prices),)

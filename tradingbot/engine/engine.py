@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -26,7 +25,7 @@ from tradingbot.engine.events import (
 )
 from tradingbot.engine.gate import Refusal, admit, count_refusal
 from tradingbot.engine.portfolio import Portfolio
-from tradingbot.engine.state import DAY_MS, Account, Rules, SymbolMemory, SymbolState
+from tradingbot.engine.state import DAY_MS, Account, Checkpoint, Rules, SymbolMemory, SymbolState
 from tradingbot.market.anchor_manager import Anchor, AnchorCause, SavedAnchor
 from tradingbot.market.drop_triggers import next_trigger
 from tradingbot.market.ticker import Ticker
@@ -35,22 +34,6 @@ from tradingbot.market.windows import Point, RollingWindowManager
 __all__ = ["Checkpoint", "Engine"]
 
 NOTHING: tuple[Output, ...] = ()
-
-
-@dataclass(slots=True)
-class Checkpoint:
-    """Hold all that the engine remembers between two inputs."""
-
-    seq: int
-    now_ms: int
-    settings: Settings
-    amount_steps: dict[str, float]
-    account: Account
-    conditions: dict[str, str]
-    symbols: list[SymbolMemory]
-    positions: list[str]  # in the order of their entries
-    orders: list[str]  # in the order of their decisions
-    windows: dict[str, dict[str, list[Point]]]
 
 
 class Engine:
@@ -103,7 +86,7 @@ class Engine:
         """Take in persisted anchors at a cold start; return those discarded, by symbol, each with why."""
         loaded, discarded = self._rules.anchors.load(saved, now_ms)
         for symbol, anchor in loaded.items():
-            state = self._state(symbol)
+            state = self.state(symbol)
             state.anchor, state.loaded = anchor, True
             state.look()
         return discarded
@@ -139,7 +122,7 @@ class Engine:
         try:
             state = self._states[ticker.symbol]
         except KeyError:
-            state = self._state(ticker.symbol)
+            state = self.state(ticker.symbol)
         special = state.special
         jump, floor, lookback_ms, uses_anchor, stale_ms, value, zone = self._hot
         t = ticker.ts_ms
@@ -171,7 +154,7 @@ class Engine:
         if t > self.now_ms:
             self.now_ms = t
             if t >= self._day_end_ms:
-                self._turn_day(t)
+                self.turn_day(t)
 
         outputs: list[Output] | None = None
         if special:
@@ -235,22 +218,27 @@ class Engine:
 
     def checkpoint_record(self) -> dict[str, Any]:
         """Return the checkpoint as a JSON object."""
-        portfolio = self.portfolio
-        record: dict[str, Any] = msgspec.to_builtins(
-            Checkpoint(
-                self.seq,
-                self.now_ms,
-                self._rules.settings,
-                dict(self._rules.broker.steps),
-                portfolio.account,
-                self.conditions,
-                list(self._states.values()),
-                list(portfolio.positions),
-                list(portfolio.orders),
-                self._windows.points(),
-            )
-        )
+        record: dict[str, Any] = msgspec.to_builtins(self.memory())
         return record
+
+    def memory(self, windows: Iterable[str] | None = None) -> Checkpoint:
+        """Return everything the engine remembers, shared with it: to be encoded or copied before the next input.
+
+        With `windows` only the windows of these symbols are in it.
+        """
+        portfolio = self.portfolio
+        return Checkpoint(
+            self.seq,
+            self.now_ms,
+            self._rules.settings,
+            dict(self._rules.broker.steps),
+            portfolio.account,
+            self.conditions,
+            list(self._states.values()),
+            list(portfolio.positions),
+            list(portfolio.orders),
+            self._windows.points(self._states if windows is None else windows),
+        )
 
     def restore(self, checkpoint: Checkpoint | Mapping[str, Any]) -> None:
         """Forget everything and go on from a checkpoint, or its JSON object, exactly as the engine that made it."""
@@ -270,11 +258,18 @@ class Engine:
                 self.portfolio.orders[symbol] = order
         self._day_end_ms = (copy.account.day + 1) * DAY_MS
 
-    def _state(self, symbol: str) -> SymbolState:
+    def state(self, symbol: str) -> SymbolState:
+        """Return what is known of a symbol, from now on also of one that was not known."""
         state = self._states.get(symbol)
         if state is None:
             state = self._states[symbol] = SymbolState(self._windows.window(symbol), SymbolMemory(symbol))
         return state
+
+    def turn_day(self, ts_ms: int) -> None:
+        """Begin the UTC day of `ts_ms`."""
+        day = ts_ms // DAY_MS
+        self._day_end_ms = (day + 1) * DAY_MS
+        self.portfolio.turn_day(day, self._rules, self._states)
 
     def _control(self, event: Input) -> tuple[Output, ...]:
         self.seq += 1
@@ -287,9 +282,9 @@ class Engine:
             else:
                 self.conditions[event.name.value] = event.why
         elif isinstance(event, Parked):
-            self._state(event.symbol).parked = event.why
+            self.state(event.symbol).parked = event.why
         elif isinstance(event, AnchorReset):
-            state = self._state(event.symbol)
+            state = self.state(event.symbol)
             state.fresh = state.reset = True
             state.look()
         return tuple(outputs)
@@ -386,11 +381,6 @@ class Engine:
             self.portfolio.enter(state, decision, self.now_ms, rules)
             state.look()
         return outputs
-
-    def _turn_day(self, ts_ms: int) -> None:
-        day = ts_ms // DAY_MS
-        self._day_end_ms = (day + 1) * DAY_MS
-        self.portfolio.turn_day(day, self._rules, self._states)
 
     def _use(self, rules: Rules) -> None:
         self._rules = rules

@@ -9,9 +9,9 @@ from tradingbot.config import Settings, fingerprint
 from tradingbot.engine.paper_broker import PaperBroker, Slippage, TakerFee
 from tradingbot.market.anchor_manager import Anchor, AnchorManager
 from tradingbot.market.drop_triggers import NEVER_MS, ReferenceSource, reference_source
-from tradingbot.market.windows import RollingWindow
+from tradingbot.market.windows import Point, RollingWindow
 
-__all__ = ["DAY_MS", "NO_TICK_MS", "Account", "Order", "Position", "Rules", "SymbolMemory", "SymbolState"]
+__all__ = ["DAY_MS", "NO_TICK_MS", "Account", "Checkpoint", "Order", "Position", "Rules", "SymbolMemory", "SymbolState"]
 
 DAY_MS = 86_400_000
 NO_TICK_MS = (
@@ -122,6 +122,22 @@ class Account:
     losses_in_row: int = 0
     last_close_ms: int | None = None
     entered_ms: list[int] = field(default_factory=list)  # entries of the last day, oldest first
+
+
+@dataclass(slots=True)
+class Checkpoint:
+    """Hold all that the engine remembers between two inputs."""
+
+    seq: int
+    now_ms: int
+    settings: Settings
+    amount_steps: dict[str, float]
+    account: Account
+    conditions: dict[str, str]
+    symbols: list[SymbolMemory]
+    positions: list[str]  # in the order of their entries
+    orders: list[str]  # in the order of their decisions
+    windows: dict[str, dict[str, list[Point]]]
 
 
 def _whole(ms: float) -> float:

@@ -13,7 +13,17 @@ import orjson
 
 from tradingbot.errors import DataError
 
-__all__ = ["MAX_LINE", "Damage", "Damaged", "decode", "decode_lines", "encode", "plain_number", "read_number"]
+__all__ = [
+    "MAX_LINE",
+    "Damage",
+    "Damaged",
+    "decode",
+    "decode_lines",
+    "encode",
+    "plain_number",
+    "read_number",
+    "with_crc",
+]
 
 MAX_LINE = 1 << 20  # bytes, line end included: a reader's memory is bounded by it, so a writer must not pass it
 _HEAD, _FOOT = b',"crc":"', b'"}'
@@ -31,6 +41,7 @@ class Damage(StrEnum):
     WRONG_CRC = "wrong checksum"
     TORN = "no line end"
     UNREADABLE = "unreadable"
+    SCHEMA = "not of this schema"
 
 
 class Damaged(DataError):  # noqa: N818  (what is damaged is the line; nothing went wrong)
@@ -48,19 +59,25 @@ def encode(record: Mapping[str, Any]) -> bytes:
     through `plain_number`. Raises TypeError for what JSON cannot hold (an int beyond 64 bits, a lone surrogate, nesting
     beyond 254) and ValueError for a record beyond MAX_LINE, which no reader would take.
     """
-    text = orjson.dumps(record)[:-1]
-    if len(text) > MAX_LINE - _CRC:
-        raise ValueError(f"a record of {len(text)} bytes, at most {MAX_LINE - _CRC} fit a line")
+    text = orjson.dumps(record)
+    if len(text) - 1 > MAX_LINE - _CRC:
+        raise ValueError(f"a record of {len(text) - 1} bytes, at most {MAX_LINE - _CRC} fit a line")
+    return with_crc(text)
+
+
+def with_crc(text: bytes) -> bytes:
+    """Return the JSON text of an object that is not empty as `encode` does, whatever its length."""
+    text = text[:-1]
     return b'%b,"crc":"%08x"}\n' % (text, crc32(text))
 
 
-def decode(line: bytes) -> dict[str, Any]:
+def decode(line: bytes, max_bytes: int = MAX_LINE) -> dict[str, Any]:
     """Return the record of a line, with or without its line end, less its `crc`; raise Damaged, and nothing else.
 
     A right checksum means that the line is as `encode` wrote it, so duplicate keys are not looked for beside it.
     """
     line = line.removesuffix(b"\n")
-    if len(line) >= MAX_LINE:
+    if len(line) >= max_bytes:
         raise Damaged(Damage.TOO_LONG)
     text, crc = line[:-_CRC], line[-_CRC:]
     if crc != b'%b%08x"}' % (_HEAD, crc32(text)):

@@ -23,7 +23,8 @@ import orjson
 
 __all__ = [
     "DAY_MS", "FRAME", "Frame", "Latest", "Name", "Segment", "day_of", "latest", "list_segments", "load_frames",
-    "make_folder", "manifest_path", "names_by_series", "parse_name", "repair_tail", "segment_name", "series_of",
+    "load_sessions", "make_folder", "manifest_path", "names_by_series", "parse_name", "repair_tail", "segment_name",
+    "series_of",
     "symbol_of", "sync_folder",
 ]  # fmt: skip
 
@@ -259,3 +260,15 @@ def load_frames(path: Path, size: int) -> list[Frame] | None:
         return None
     sane = all(frame.packed > 0 and 0 < frame.text <= 2 * FRAME and frame.lines >= 0 for frame in frames)
     return frames if sane and sum(frame.packed for frame in frames) == size else None
+
+
+def load_sessions(path: Path) -> dict[str, list[int]]:
+    """Return of each session in a sealed segment its least and greatest `seq` (0 without any) and its records.
+
+    In the order in which the segment holds them; none where no manifest tells.
+    """
+    try:
+        sessions = orjson.loads(manifest_path(path).read_bytes())["sessions"]
+        return {str(sid): [*map(int, facts["seq"] or (0, 0)), int(facts["records"])] for sid, facts in sessions.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}

@@ -28,6 +28,20 @@ BATCH_LINES = 4_096  # written without a thread: the caller is not kept longer t
 
 Item = tuple[Stream, str, int, bytes]
 """Stream, series, time of the record, line."""
+Key = tuple[Stream, str]
+Groups = dict[tuple[Stream, str, int], tuple[int, list[bytes]]]
+"""Lines of one series and day, with the time of the first."""
+
+
+@dataclass(slots=True)
+class _Gap:
+    """Hold how many records of a series are missing in one place, and the time of the first of them."""
+
+    stream: Stream
+    series: str
+    ts_ms: int
+    missing: int = 0
+    is_taken: bool = False  # by the writer: what is lost from then on is another gap
 
 
 @dataclass(slots=True)
@@ -51,9 +65,10 @@ class StreamWriter:
     lines between two of the journal's are joined by series.
 
     *Trouble*: a line of the four streams that cannot be written is dropped and counted, and the stream is degraded;
-    when writing works again a gap record says how many are missing. The journal's lines wait, and are written when that
-    works again. `journal_trouble` is called, on the writer's thread, with why the journal cannot be written, None when
-    it can.
+    when writing works again, or at the end, a gap record says in its place how many are missing. The journal's lines
+    wait, and are written when that works again. `journal_trouble` is called, on the writer's thread, with why the
+    journal cannot be written, None when it can. What waits while the disk stands still is bounded: beyond it lines are
+    dropped and counted too, the journal's last.
     """
 
     def __init__(
@@ -71,13 +86,15 @@ class StreamWriter:
         self._flush_s, self._fsync_s = flush_s, fsync_s
         self._journal_trouble, self._on_full = journal_trouble, on_full
         self.states = {stream: StreamState() for stream in Stream}
-        self._waiting: deque[Item | Callable[[], None]] = deque()
+        self._waiting: deque[Item | _Gap | Callable[[], None]] = deque()
         self._put_bytes = self._done_bytes = 0
         self._journal: deque[tuple[int, bytes]] = deque()  # what waits for a journal that cannot be written
         self._journal_bytes = 0
-        self._writers: dict[tuple[Stream, str], RotatingJSONLWriter] = {}
-        self._dirty: dict[tuple[Stream, str], None] = {}
-        self._missing: dict[tuple[Stream, str], int] = {}
+        self._writers: dict[Key, RotatingJSONLWriter] = {}
+        self._dirty: dict[Key, None] = {}
+        self._missing: dict[Key, _Gap] = {}  # the writer's own
+        self._overflow: dict[Key, _Gap] = {}  # what is last in line of a series is a gap that may still grow
+        self._counting = threading.Lock()  # of what both threads count
         self._said: dict[Stream, float] = {}
         self._synced_s = self._failed_s = time.monotonic()
         self._is_told = False
@@ -87,18 +104,32 @@ class StreamWriter:
             self._thread.start()
 
     def put(self, stream: Stream, series: str, ts_ms: int, line: bytes) -> None:
-        """Have a line written; one of the four streams is dropped where too many wait."""
-        size = len(line)
-        if self._put_bytes - self._done_bytes > MAX_WAITING_BYTES and stream is not JOURNAL:
-            self._lose(stream, series, 1)
+        """Have a line written; where too many wait it is dropped, and counted."""
+        waiting = self._put_bytes - self._done_bytes
+        if waiting > MAX_WAITING_BYTES and (
+            stream is not JOURNAL or waiting > MAX_WAITING_BYTES + MAX_WAITING_JOURNAL_BYTES
+        ):
+            self._drop(stream, series, ts_ms)
             return
-        self._put_bytes += size
+        if self._overflow:
+            self._overflow.pop((stream, series), None)
+        self._put_bytes += len(line)
         self._waiting.append((stream, series, ts_ms, line))
         if self._thread is None:
             if len(self._waiting) >= BATCH_LINES:
                 self._write_waiting()
         elif stream is JOURNAL:
             self._wake.set()
+
+    def _drop(self, stream: Stream, series: str, ts_ms: int) -> None:
+        """Count a line that nobody holds, in its place between those that wait."""
+        with self._counting:
+            self.states[stream].dropped += 1
+            gap = self._overflow.get((stream, series))
+            if gap is None or gap.is_taken:
+                gap = self._overflow[stream, series] = _Gap(stream, series, ts_ms)
+                self._waiting.append(gap)
+            gap.missing += 1
 
     def run(self, job: Callable[[], None]) -> None:
         """Have a job done when all that was put before is written; it handles its own trouble."""
@@ -140,6 +171,9 @@ class StreamWriter:
 
     def _finish(self) -> None:
         self._write_waiting()
+        for (stream, series), gap in list(self._missing.items()):
+            with contextlib.suppress(OSError):  # it has been said already
+                self._heal(stream, series, gap.ts_ms)
         self._sync()
         for writer in self._writers.values():
             with contextlib.suppress(OSError):  # what could be flushed is
@@ -147,12 +181,20 @@ class StreamWriter:
 
     def _write_waiting(self) -> None:
         """Write all that waits now; jobs are done in their place."""
-        groups: dict[tuple[Stream, str, int], list[bytes]] = {}
+        groups: Groups = {}
         for _ in range(len(self._waiting)):
             item = self._waiting.popleft()
             if callable(item):
                 self._write_groups(groups)
                 item()
+                continue
+            if isinstance(item, _Gap):
+                self._write_groups(groups)
+                with self._counting:
+                    item.is_taken = True
+                self._miss(item.stream, item.series, item.ts_ms, item.missing)
+                with contextlib.suppress(OSError):  # then before the next line, or at the end
+                    self._heal(item.stream, item.series, item.ts_ms)
                 continue
             stream, series, ts_ms, line = item
             self._done_bytes += len(line)
@@ -160,21 +202,25 @@ class StreamWriter:
                 self._write_groups(groups)
                 self._write_journal(ts_ms, line)
             else:
-                groups.setdefault((stream, series, ts_ms // DAY_MS), []).append(line)
+                group = groups.get((stream, series, ts_ms // DAY_MS))
+                if group is None:
+                    groups[stream, series, ts_ms // DAY_MS] = (ts_ms, [line])
+                else:
+                    group[1].append(line)
         self._write_groups(groups)
         if self._journal and time.monotonic() - self._failed_s >= RETRY_S:
             self._write_journal(0, b"")
 
-    def _write_groups(self, groups: dict[tuple[Stream, str, int], list[bytes]]) -> None:
-        for place, ((stream, series, day), lines) in enumerate(groups.items()):
+    def _write_groups(self, groups: Groups) -> None:
+        for place, ((stream, series, _), (ts_ms, lines)) in enumerate(groups.items()):
             if place % PAUSE_EVERY == PAUSE_EVERY - 1 and self._thread is not None and not self._ending:
                 time.sleep(PAUSE_S)  # 500 series in one go would keep the engine's thread waiting for the interpreter
             try:
-                self._heal(stream, series, day * DAY_MS)
-                self._append(stream, series, day * DAY_MS, b"".join(lines))
+                self._heal(stream, series, ts_ms)
+                self._append(stream, series, ts_ms, b"".join(lines))
             except OSError as error:
                 self._trouble(stream, error)
-                self._lose(stream, series, len(lines))
+                self._lose(stream, series, ts_ms, len(lines))
             else:
                 self.states[stream].records += len(lines)
                 self._well(stream)
@@ -184,7 +230,7 @@ class StreamWriter:
         """Write what waits for the journal, and this line behind it."""
         if line:
             if self._journal_bytes + len(line) > MAX_WAITING_JOURNAL_BYTES:
-                self._lose(JOURNAL, JOURNAL.value, 1)
+                self._lose(JOURNAL, JOURNAL.value, ts_ms, 1)
                 return
             self._journal.append((ts_ms, line))
             self._journal_bytes += len(line)
@@ -223,14 +269,21 @@ class StreamWriter:
         self.states[stream].bytes += len(lines)
 
     def _heal(self, stream: Stream, series: str, ts_ms: int) -> None:
-        missing = self._missing.get((stream, series))
-        if missing:
-            self._append(stream, series, ts_ms, encode(event_record(self._sid, ts_ms, "gap", missing=missing)))
+        gap = self._missing.get((stream, series))
+        if gap is not None:
+            record = event_record(self._sid, gap.ts_ms, "gap", missing=gap.missing)
+            self._append(stream, series, ts_ms, encode(record))
             del self._missing[stream, series]
 
-    def _lose(self, stream: Stream, series: str, count: int) -> None:
-        self.states[stream].dropped += count
-        self._missing[stream, series] = self._missing.get((stream, series), 0) + count
+    def _lose(self, stream: Stream, series: str, ts_ms: int, count: int) -> None:
+        with self._counting:
+            self.states[stream].dropped += count
+        self._miss(stream, series, ts_ms, count)
+
+    def _miss(self, stream: Stream, series: str, ts_ms: int, count: int) -> None:
+        """Have a gap record say, before the next line of the series, that so many are missing."""
+        gap = self._missing.setdefault((stream, series), _Gap(stream, series, ts_ms))
+        gap.missing += count
 
     def _trouble(self, stream: Stream, error: OSError) -> None:
         now = time.monotonic()

@@ -61,11 +61,12 @@ class Anchor:
 
 @dataclass(frozen=True, slots=True)
 class SavedAnchor:
-    """Hold what is persisted of an anchor: price (quote), when it was set, and why."""
+    """Hold what is persisted of an anchor: price (quote), when it was set, why, and the time of the price's tick."""
 
     price: float
     set_ms: int
     cause: str = "loaded"
+    price_ms: int | None = None
 
 
 def next_anchor(
@@ -157,7 +158,8 @@ class AnchorManager:
             if why:
                 discarded[symbol] = why
             else:
-                loaded[symbol] = Anchor(anchor.price, anchor.set_ms, anchor.cause, 0, anchor.set_ms)
+                price_ms = anchor.set_ms if anchor.price_ms is None else anchor.price_ms
+                loaded[symbol] = Anchor(anchor.price, anchor.set_ms, anchor.cause, 0, price_ms)
         return loaded, discarded
 
 

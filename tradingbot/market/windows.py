@@ -81,9 +81,9 @@ class RollingWindowManager:
             window = self._windows[symbol] = RollingWindow()
         return window
 
-    def points(self) -> dict[str, dict[str, list[Point]]]:
-        """Return every window as a checkpoint holds it."""
-        return {symbol: window.points() for symbol, window in self._windows.items()}
+    def points(self, symbols: Iterable[str]) -> dict[str, dict[str, list[Point]]]:
+        """Return the windows of these symbols as a checkpoint holds them."""
+        return {symbol: self._windows[symbol].points() for symbol in symbols if symbol in self._windows}
 
     def load(self, points: dict[str, dict[str, list[Point]]]) -> None:
         """Replace every window by those of a checkpoint."""

@@ -13,8 +13,8 @@ import orjson
 from tradingbot.config import Settings
 from tradingbot.errors import UsageError
 from tradingbot.io.audit import append_audit
-from tradingbot.io.lines import Damaged, decode
 from tradingbot.io.requests import ResetAnchors, put_request, signature
+from tradingbot.io.saved import peek_anchors
 from tradingbot.io.state_files import lock_owner
 from tradingbot.io.streams import Stream
 from tradingbot.market.anchor_manager import SavedAnchor, discard_reason
@@ -95,12 +95,9 @@ def _now_ms(state_dir: Path, status: Mapping[str, Any], newest_ms: int) -> int:
 
 
 def _saved(state_dir: Path) -> Iterable[AnchorRow]:
-    """Return the anchors that the last session saved, none where the file is absent or damaged."""
-    try:
-        record = decode((state_dir / "anchors" / "anchors.json").read_bytes())
-        return [_row(symbol, facts, record["time_ms"], "saved") for symbol, facts in record["anchors"].items()]
-    except (OSError, Damaged, LookupError, TypeError, AttributeError):
-        return []
+    """Return the anchors that are saved for the next start."""
+    anchors, time_ms = peek_anchors(state_dir)
+    return [_row(symbol, facts, time_ms, "saved") for symbol, facts in anchors.items()]
 
 
 def _recorded(history: History) -> Iterable[AnchorRow]:

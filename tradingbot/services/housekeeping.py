@@ -9,13 +9,23 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from tradingbot.config import Settings
-from tradingbot.io.sealing import Store, apply_retention, disk_low, give_up_reserve, keep_reserve, plan_retention, seal
-from tradingbot.io.segments import list_segments, names_by_series
+from tradingbot.io.sealing import (
+    Deletion,
+    Store,
+    apply_retention,
+    disk_low,
+    give_up_reserve,
+    keep_reserve,
+    plan_retention,
+    seal,
+)
+from tradingbot.io.segments import list_segments, load_sessions, names_by_series
 from tradingbot.io.streams import FOLDERS, JOURNAL, Stream
 
-__all__ = ["Housekeeper"]
+__all__ = ["Housekeeper", "Planned"]
 
 log = logging.getLogger(__name__)
 
@@ -24,24 +34,36 @@ DAY_MS = 86_400_000
 RANKS = {Stream.SNAPSHOTS: 0, Stream.WINDOWS: 1, Stream.ANCHORS: 2, Stream.TICKS: 3}  # the lowest go first
 
 
+class Planned(NamedTuple):
+    """Hold what is to be deleted, and of each session in it its first and last `seq` and how many records it is."""
+
+    deletion: Deletion
+    sessions: dict[str, list[int]]
+
+
 class Housekeeper:
     """Look after the segments of a state directory on a thread of its own, while in use.
 
     `full` takes the path of a segment that is full or past. `is_low` is true while the disk has less than MIN_FREE_MB
     left: nothing more is to be recorded then but the journal, for which the reserve is given up. `settings` is asked
-    anew at every look. With `threaded` false nothing is done but to notice a full disk when `look` is called.
+    anew at every look. With `threaded` false nothing is done but when `look` is called.
+
+    What a proof would miss (ticks, journal) is deleted only after `take_planned` has told whoever keeps the journal,
+    and `delete` has said that it stands there.
     """
 
     def __init__(self, state_dir: Path, settings: Callable[[], Settings], threaded: bool = True) -> None:
         self._state_dir, self._settings = state_dir, settings
         self.is_low = False
-        self._full: queue.SimpleQueue[Path | None] = queue.SimpleQueue()
+        self._full: queue.SimpleQueue[Path | list[Planned] | None] = queue.SimpleQueue()
+        self._planned: queue.SimpleQueue[Planned] = queue.SimpleQueue()
+        self._known: set[Path] = set()  # planned, and not deleted yet
         self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True) if threaded else None
         self._ending = False
 
     def begin(self) -> None:
-        """Look once, and begin to look now and then."""
-        self.look()
+        """See how much room is left, and begin to look after the segments."""
+        self.look(deletes=self._thread is None)
         if self._thread is not None:
             self._thread.start()
 
@@ -56,8 +78,16 @@ class Housekeeper:
         if self._thread is not None and self._thread.is_alive():
             self._thread.join(timeout_s)
 
-    def look(self) -> None:
-        """See how much room is left, and delete what is too old or too much."""
+    def take_planned(self) -> list[Planned]:
+        """Return what is to be deleted next, for the journal; one thread at a time."""
+        return [self._planned.get() for _ in range(self._planned.qsize())]
+
+    def delete(self, told: list[Planned]) -> None:
+        """Have deleted, by the housekeeper's thread, what the journal tells by now."""
+        self._full.put(told)
+
+    def look(self, deletes: bool = True) -> None:
+        """See how much room is left, and delete what is too old or too much, or have it announced."""
         settings = self._settings()
         try:
             low = disk_low(self._state_dir, math.ceil(settings.MIN_FREE_MB))
@@ -70,20 +100,35 @@ class Housekeeper:
                     log.warning("%s go on: there is room on the disk again", self._word())
             if not low:
                 keep_reserve(self._state_dir)
-            now_ms = int(time.time() * 1000)
-            tick_days, journal_days = settings.TICKS_RETENTION_DAYS, settings.JOURNAL_RETENTION_DAYS
-            oldest = now_ms - tick_days * DAY_MS if tick_days else None
-            stores = [
-                Store(self._state_dir / FOLDERS[stream], rank, oldest if stream is Stream.TICKS else None)
-                for stream, rank in RANKS.items()
-            ]
-            plan = plan_retention(stores, int(settings.STREAMS_MAX_GB * 1e9))
-            plan += plan_retention([Store(self._state_dir / FOLDERS[JOURNAL], 0, now_ms - journal_days * DAY_MS)])
-            for deletion, error in apply_retention(plan):
-                became = "deleted" if error is None else f"could not be deleted ({error.strerror})"
-                log.info("%s segment=%s %s: %s", self._word(), deletion.path.name, became, deletion.reason)
+            if deletes:
+                self._plan(settings)
         except OSError as error:
             log.error("%s housekeeping: %s", self._word(), error.strerror or error)  # noqa: TRY400  (one line)
+
+    def _plan(self, settings: Settings) -> None:
+        """Delete what is too old or too much of the derived streams, and announce what else is."""
+        now_ms = int(time.time() * 1000)
+        tick_days, journal_days = settings.TICKS_RETENTION_DAYS, settings.JOURNAL_RETENTION_DAYS
+        oldest = now_ms - tick_days * DAY_MS if tick_days else None
+        stores = [
+            Store(self._state_dir / FOLDERS[stream], rank, oldest if stream is Stream.TICKS else None)
+            for stream, rank in RANKS.items()
+        ]
+        plan = plan_retention(stores, int(settings.STREAMS_MAX_GB * 1e9))
+        plan += plan_retention([Store(self._state_dir / FOLDERS[JOURNAL], 0, now_ms - journal_days * DAY_MS)])
+        proved = {self._state_dir / FOLDERS[stream] for stream in (Stream.TICKS, JOURNAL)}
+        for deletion in plan:
+            if self._thread is None or deletion.path.parent not in proved:
+                self._delete(deletion)
+            elif deletion.path not in self._known:
+                self._known.add(deletion.path)
+                self._planned.put(Planned(deletion, load_sessions(deletion.path)))
+
+    def _delete(self, deletion: Deletion) -> None:
+        ((_, error),) = apply_retention([deletion])
+        self._known.discard(deletion.path)
+        became = "deleted" if error is None else f"could not be deleted ({error.strerror})"
+        log.info("%s segment=%s %s: %s", self._word(), deletion.path.name, became, deletion.reason)
 
     def _word(self) -> str:
         """Return what the log calls the streams: by the feature's word only while it is on."""
@@ -92,11 +137,14 @@ class Housekeeper:
     def _run(self) -> None:
         self._seal_left_over()
         looked_s = time.monotonic()
+        self.look()
         while not self._ending:
             try:
-                path = self._full.get(timeout=LOOK_S)
-                if path is not None:
-                    self._seal(path)
+                work = self._full.get(timeout=LOOK_S)
+                if isinstance(work, Path):
+                    self._seal(work)
+                for planned in work if isinstance(work, list) else ():
+                    self._delete(planned.deletion)
             except queue.Empty:
                 pass
             if not self._ending and time.monotonic() - looked_s >= LOOK_S:

@@ -23,6 +23,7 @@ from tradingbot.io.state_files import check_stamp
 from tradingbot.io.stream_writer import StreamWriter
 from tradingbot.io.streams import FOLDERS, JOURNAL, Stream
 from tradingbot.market.ticker import Ticker
+from tradingbot.services.memory import Recovered
 from tradingbot.services.recorder import Recorder
 from tradingbot.services.replay import usable_files
 
@@ -86,7 +87,7 @@ def import_ticks(
     ticks = rejected = triggers = 0
     total = sum(file.rows for file in usable)
     try:
-        recorder.begin(to_builtins(settings), sources, ORIGIN)
+        recorder.begin(to_builtins(settings), sources, ORIGIN, Recovered(engine).facts())
         for batch in _batches(read_ticks(files)):
             for ticker in batch:
                 now_ms = ticker.ts_ms

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 from collections.abc import Callable, Mapping
 
 from tradingbot.exchange.errors import ExchangeTroubleError, HeldBackError, RefusedByExchangeError
@@ -55,6 +56,15 @@ class Listings:
         self._leaps[symbol] = before, asyncio.get_running_loop().time()
         self._set(symbol, f"leap from {before:.8g} to {price:.8g}")
         self.ask()
+
+    def resume(self, parked: Mapping[str, str]) -> None:
+        """Go on with symbols that an earlier session parked; the listings tell soon whether they stay so."""
+        for symbol, why in parked.items():
+            self.parked[symbol] = why
+            leap = re.match(r"leap from (\S+) to ", why)
+            if leap is not None:
+                self._leaps[symbol] = float(leap[1]), float("-inf")
+            self.ask()
 
     async def run(self) -> None:
         """Look now and then, and when asked, until cancelled."""

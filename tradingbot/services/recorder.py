@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from tradingbot import __version__
 from tradingbot.engine.engine import Engine
 from tradingbot.engine.events import Output, Rejected
+from tradingbot.io.checkpoints import checkpoint_lines
 from tradingbot.io.jsonl import encode
 from tradingbot.io.segments import series_of
 from tradingbot.io.stream_writer import StreamWriter
@@ -24,10 +25,13 @@ from tradingbot.io.streams import (
     tick_record,
 )
 from tradingbot.market.ticker import Ticker
+from tradingbot.services.housekeeping import Housekeeper
 
 __all__ = ["Recorder"]
 
 DERIVED = (Stream.SNAPSHOTS, Stream.WINDOWS, Stream.ANCHORS)
+CHECKPOINT_MS = 15 * 60_000
+LOST_MS = 60_000  # between a checkpoint and one after ticks were lost: of a disk that fails now and then, no more
 
 
 class Recorder:
@@ -50,18 +54,53 @@ class Recorder:
         self._snapshots_ms, self._now_ms = snapshots_ms, now_ms
         self._series: dict[str, str] = {}
         self._shown_ms: dict[str, int] = {}  # when a symbol's last snapshot was
-        self._is_persisting = True
+        self._is_persisting, self._is_losing, self._off_why = True, False, ""
+        self._dropped = 0  # ticks that could not be written, when last looked at
+        self._checkpoint_ms = now_ms()
+        self._counted: dict[str, dict[str, int]] = {}  # rejections that were only counted: symbol, reason
 
-    def begin(self, settings: Mapping[str, Any], sources: Mapping[str, str], exchange: str) -> None:
-        """Record what the session starts from."""
-        self._event(
+    def begin(
+        self,
+        settings: Mapping[str, Any],
+        sources: Mapping[str, str],
+        exchange: str,
+        start: Mapping[str, Any],
+        late: Iterable[tuple[str, Output]] = (),
+    ) -> None:
+        """Record what this session starts from, and before it what an earlier one (its sid) died over: `late`."""
+        for sid, output in late:
+            record = output_record(sid, output)
+            self._writer.put(JOURNAL, JOURNAL.value, record["ts_ms"], encode(record))
+        self._checkpoint(
             "session_start", version=__version__, exchange=exchange, settings=dict(settings), sources=dict(sources),
-            fingerprint=self._engine.rules.fingerprint, checkpoint=self._engine.checkpoint_record(),
+            fingerprint=self._engine.rules.fingerprint, start=start,
         )  # fmt: skip
 
     def end(self) -> None:
         """Record the session's end, and the engine as it is then."""
-        self._event("session_end", seq=self._engine.seq, checkpoint=self._engine.checkpoint_record())
+        self._checkpoint("session_end", seq=self._engine.seq)
+
+    def checkpoint(self) -> None:
+        """Record the engine as it is now: a proof can begin here."""
+        self._checkpoint("checkpoint", seq=self._engine.seq)
+
+    def look(self, keeper: Housekeeper | None = None) -> None:
+        """Record what is due beside the inputs: to be called once a second.
+
+        That is a checkpoint every 15 minutes of the session's clock, that ticks are recorded again after some were
+        lost, and which segments `keeper` is about to delete.
+        """
+        if keeper is not None:
+            self._tell_deletions(keeper)
+        ticks = self._writer.states[Stream.TICKS]
+        age_ms = self._now_ms() - self._checkpoint_ms
+        if ticks.dropped != self._dropped:
+            self._dropped, self._is_losing = ticks.dropped, True
+        elif self._is_losing and ticks.state == "ok" and age_ms >= LOST_MS:
+            self._is_losing = False
+            self._checkpoint("recording", seq=self._engine.seq, on=True, why="lost")
+        elif age_ms >= CHECKPOINT_MS:
+            self.checkpoint()
 
     def take(self, ticker: Ticker, outputs: tuple[Output, ...]) -> None:
         """Record a ticker and what answers it."""
@@ -70,6 +109,9 @@ class Recorder:
             if first.whole:
                 record = rejection_record(self._sid, first.cause, ticker, first)
                 self._writer.put(JOURNAL, JOURNAL.value, ticker.ts_ms, encode(record))
+            else:
+                counts = self._counted.setdefault(first.symbol, {})
+                counts[first.reason] = counts.get(first.reason, 0) + 1
             return
         snapshots_ms = self._snapshots_ms()
         persists = snapshots_ms is not None
@@ -109,9 +151,29 @@ class Recorder:
         for stream in (Stream.TICKS, *DERIVED):
             self._writer.states[stream].state = "ok" if persists else "off"
         if persists:
-            self._event("recording", seq=self._engine.seq, on=True, checkpoint=self._engine.checkpoint_record())
+            self._is_losing = False
+            self._checkpoint("recording", seq=self._engine.seq, on=True, why=self._off_why)
         else:
-            self._event("recording", seq=self._engine.seq - 1, on=False)
+            is_wanted = self._engine.settings.FEATURE_PERSIST_STREAMS
+            self._off_why = "disk low" if is_wanted else "flag"
+            self._event("recording", seq=self._engine.seq - 1, on=False, why=self._off_why)
+
+    def _tell_deletions(self, keeper: Housekeeper) -> None:
+        planned = keeper.take_planned()
+        for deletion, sessions in planned:
+            file = f"{deletion.path.parent.name}/{deletion.path.name}"
+            self._event("deleted", seq=self._engine.seq, file=file, sessions=sessions)
+        if planned:
+            self._writer.run(lambda: keeper.delete(planned))
+
+    def _checkpoint(self, kind: str, **facts: Any) -> None:
+        """Record an engine's whole state, and before it how many rejections were only counted since the last one."""
+        self._checkpoint_ms = now_ms = self._now_ms()
+        if self._counted:
+            self._event("rejections", seq=self._engine.seq, counts=self._counted)
+            self._counted = {}
+        for line in checkpoint_lines(self._sid, now_ms, kind, self._engine, **facts):
+            self._writer.put(JOURNAL, JOURNAL.value, now_ms, line)
 
     def _event(self, kind: str, **facts: Any) -> None:
         now_ms = self._now_ms()

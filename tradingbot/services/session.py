@@ -5,22 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 import stat
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import orjson
-from msgspec import to_builtins
-from msgspec.structs import replace as replace_settings
 
 from tradingbot import __version__
-from tradingbot.config import Settings, fingerprint, registry
+from tradingbot.config import Settings, fingerprint
 from tradingbot.engine.engine import Engine
 from tradingbot.engine.events import ClockStep, Condition, ConditionName, Parked, Rejected, SettingsChanged
 from tradingbot.errors import UsageError
@@ -28,21 +25,22 @@ from tradingbot.exchange.errors import NoExchangeError, redact
 from tradingbot.exchange.protocol import Exchange, MarketFacts
 from tradingbot.io.overrides import Effective
 from tradingbot.io.state_files import StateLock, check_stamp, write_atomic
-from tradingbot.io.stream_writer import StreamWriter
 from tradingbot.io.streams import Control
 from tradingbot.market.guards import RejectReason
 from tradingbot.market.ticker import Ticker
 from tradingbot.services.buy_signals import BuySignalService
 from tradingbot.services.clock import Clock, StepWatch, wall_ms
 from tradingbot.services.connect import Connect, connect
-from tradingbot.services.housekeeping import Housekeeper
 from tradingbot.services.listings import Listings
+from tradingbot.services.live_settings import LiveSettings
 from tradingbot.services.market_data import MarketData
+from tradingbot.services.memory import Recovered, last_sid, next_sid
 from tradingbot.services.operator import OperatorRequests
-from tradingbot.services.recorder import Recorder
+from tradingbot.services.recording import Recording
 from tradingbot.services.start import Start
 from tradingbot.services.status import LastStatus, last_status, make_status
 from tradingbot.services.universe import choose_symbols
+from tradingbot.services.warm_start import recover
 
 __all__ = ["Session", "run_session"]
 
@@ -69,7 +67,7 @@ class Session:
 
     `show` is given every status as it is written, for a dashboard. `connect` gives it its exchange and clock, `wall_ms`
     the wall clock, `monotonic` the seconds that tell when the wall clock was set; `status_s` is how often status.json
-    is written. `sid` names the session; with `threaded` false its records are written by its own thread.
+    is written; with `threaded` false its records are written by its own thread.
     """
 
     def __init__(
@@ -80,45 +78,53 @@ class Session:
         wall_ms: Callable[[], int] = wall_ms,
         monotonic: Callable[[], float] = time.monotonic,
         status_s: float = STATUS_S,
-        sid: str | None = None,
         threaded: bool = True,
     ) -> None:
-        self._effective, self._show, self._connect, self.wall_ms = effective, show, connect, wall_ms
-        self._status_s, self._threaded = status_s, threaded
-        self.settings: Settings = effective.settings
+        self._show, self._connect, self.wall_ms = show, connect, wall_ms
+        self._status_s, self._threaded, self._monotonic = status_s, threaded, monotonic
+        self._live = LiveSettings(effective, self._refuse_live_orders)
+        self._state_dir = effective.state_dir
         self.started_ms = wall_ms()
-        began = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self.started_ms / 1000))
-        self.sid = sid or f"{began}-{os.getpid()}"
+        self.sid = ""
         self.state = "starting"
         self.errors: deque[dict[str, Any]] = deque(maxlen=20)
         self.signals = BuySignalService()
         self.engine: Engine | None = None
         self.market_data: MarketData | None = None
         self.listings: Listings | None = None
-        self.writer: StreamWriter | None = None
-        self._recorder: Recorder | None = None
-        self._housekeeper = Housekeeper(effective.state_dir, lambda: self.settings, threaded)
-        self._requests = OperatorRequests(effective.state_dir)
+        self.recovered: Recovered | None = None
+        self.recording = Recording(self._state_dir, lambda: self.settings, self._post, self._take, monotonic, threaded)
+        self._requests = OperatorRequests(self._state_dir)
         self._start = Start(self.settings.RETRY_BASE_S)
         self.clock = Clock()
         self.began_s = 0.0
         self._before = LastStatus()
         self._steps = StepWatch(wall_ms, monotonic)
         self._stop = asyncio.Event()
-        self._settings_stamps: tuple[tuple[int, ...] | None, ...] | None = None
         self._status_trouble_s = float("-inf")
+
+    @property
+    def effective(self) -> Effective:
+        """Return the settings in force with their sources."""
+        return self._live.effective
+
+    @property
+    def settings(self) -> Settings:
+        """Return the settings in force."""
+        return self._live.settings
 
     async def run(self, duration_s: float | None) -> None:
         """Run until `duration_s` is over or somebody stops it."""
-        state_dir = self._effective.state_dir
+        state_dir = self._state_dir
         state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         with StateLock(state_dir, self.started_ms):
             check_stamp(state_dir, self.settings.EXCHANGE, self.settings.TRADING_MODE, stamp=False)
             self._refuse_live_orders(self.settings)
+            self.sid = next_sid(last_sid(state_dir), self.started_ms)
             self._remember(last_status(state_dir))
             errors = _Errors(self.errors, self._now_ms)
             logging.getLogger("tradingbot").addHandler(errors)
-            loop = asyncio.get_running_loop()
+            loop = self._loop_of_run = asyncio.get_running_loop()
             loop.set_exception_handler(_log_callback)
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(number, self._stop.set)
@@ -160,14 +166,17 @@ class Session:
         if left_s > 0:
             await self._start.hold_back(left_s)
         surroundings = await self._start.answered(
-            lambda: self._connect(self.settings, self._effective.state_dir, self._before.time_ms, stack),
+            lambda: self._connect(self.settings, self._state_dir, self._before.time_ms, stack),
             self.settings.EMBEDDED_URL or self.settings.EXCHANGE,
         )
         exchange, self.clock = surroundings.exchange, surroundings.clock
         markets = await self._start.answered(exchange.load, exchange.name)
         symbols = await self._start.answered(lambda: choose_symbols(exchange, markets, self.settings), exchange.name)
         await self._start.say_what_it_gives(exchange, symbols[0], self.clock)
-        self._wire(exchange, markets, symbols)
+        recovered = await self._recover({symbol: markets[symbol] for symbol in symbols})
+        held = recovered.engine.portfolio
+        symbols += [s for s in {**held.positions, **held.orders} if s in markets and s not in symbols]
+        self._wire(exchange, markets, symbols, recovered)
         assert self.market_data is not None
         assert self.listings is not None
         tasks = [asyncio.create_task(job) for job in (self.listings.run(), self.market_data.run())]
@@ -180,10 +189,28 @@ class Session:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _wire(self, exchange: Exchange, markets: dict[str, MarketFacts], symbols: list[str]) -> None:
-        steps = {symbol: step for symbol in symbols if (step := markets[symbol].amount_step) is not None}
-        engine = self.engine = Engine(self.settings, steps)
-        self._begin_recording(engine)
+    async def _recover(self, markets: dict[str, MarketFacts]) -> Recovered:
+        """Return the engine that goes on from what this state directory holds."""
+        steps = {symbol: step for symbol, facts in markets.items() if (step := facts.amount_step) is not None}
+        job = partial(recover, self._state_dir, self.settings, steps, self.clock.now_ms(), self._monotonic)
+        recovered = await asyncio.to_thread(job) if self._threaded else job()
+        for trouble in recovered.troubles:
+            log.error("%s", trouble)
+        word = "WARMSTART -" if self.settings.FEATURE_WARMSTART_TICKS else "cold start:"
+        log.info("%s %s", word, recovered.line())
+        return recovered
+
+    def _wire(
+        self, exchange: Exchange, markets: dict[str, MarketFacts], symbols: list[str], recovered: Recovered
+    ) -> None:
+        self.recovered = recovered
+        engine = recovered.engine
+        self.recording.begin(self.sid, recovered, self.effective.sources, self.settings.EXCHANGE, self.clock.now_ms)
+        self.engine = engine
+        for output in recovered.late:
+            self.signals.take((output[1],))
+        if recovered.kind == "warm":
+            self._take(SettingsChanged(self.settings))
         data = self.market_data = MarketData(exchange, symbols, lambda: self.settings, self._deliver)
         listings = self.listings = Listings(
             exchange, data, markets,
@@ -191,59 +218,35 @@ class Session:
             lambda symbol, why: self._take(Parked(symbol, why)),
         )  # fmt: skip
         data.unknown = listings.ask
-        check_stamp(self._effective.state_dir, self.settings.EXCHANGE, self.settings.TRADING_MODE, stamp=True)
+        listings.resume({s: state.parked for s, state in engine.states.items() if state.parked is not None})
+        check_stamp(self._state_dir, self.settings.EXCHANGE, self.settings.TRADING_MODE, stamp=True)
         log.info(
             "started sid=%s version=%s exchange=%s symbols=%d mode=%s fingerprint=%s",
             self.sid, __version__, exchange.name, len(symbols),
             "paper_orders" if self.settings.GLOBAL_TRADING else "observing", fingerprint(self.settings),
         )  # fmt: skip
-        if self.settings.GLOBAL_TRADING:
-            log.warning("paper positions live in memory only: they are lost at a restart")
         self._look_around()  # the kill switch counts from the first tick on
 
-    def _begin_recording(self, engine: Engine) -> None:
-        loop = asyncio.get_running_loop()
-
-        def trouble(why: str | None) -> None:  # on the writer's thread
-            event = Condition(ConditionName.DEGRADED, None if why is None else f"journal: {why}")
-            if self._threaded:
-                loop.call_soon_threadsafe(self._take, event)
-            else:
-                self._take(event)
-
-        settings = self.settings
-        self._housekeeper.begin()
-        self.writer = StreamWriter(
-            self._effective.state_dir, self.sid, int(settings.MAX_FILE_MB * 1_000_000),
-            settings.STREAM_FLUSH_MS / 1000, settings.STREAM_FSYNC_S, trouble, self._housekeeper.full, self._threaded,
-        )  # fmt: skip
-        self._recorder = Recorder(self.writer, self.sid, engine, self._persists, self.clock.now_ms)
-        self._recorder.begin(to_builtins(settings), self._effective.sources, settings.EXCHANGE)
-
-    def _persists(self) -> int | None:
-        """Return the least time between two snapshots, in ms; None while the four streams are not recorded."""
-        is_on = self.settings.FEATURE_PERSIST_STREAMS and not self._housekeeper.is_low
-        return self.settings.SNAPSHOT_MIN_PERIOD_MS if is_on else None
-
-    def _end_recording(self) -> None:
-        if self._recorder is not None and self.writer is not None:
-            self._recorder.end()
-            self.writer.close(self.settings.STOP_TIMEOUT_S / 2)
-            self._housekeeper.close(self.settings.STOP_TIMEOUT_S / 4)
+    def _post(self, job: Callable[[], None]) -> None:
+        """Have something done on the engine's thread."""
+        if self._threaded:
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and with it whatever could be done
+                self._loop_of_run.call_soon_threadsafe(job)
+        else:
+            job()
 
     def _take(self, event: Control) -> None:
         """Hand the engine an input that is no ticker."""
-        if self.engine is None or self._recorder is None:
+        if self.engine is None:
             return
         outputs = self.engine.process(event)
-        self._recorder.control(event, outputs)
+        self.recording.control(event, outputs)
         self.signals.take(outputs)
 
     def _deliver(self, ticker: Ticker) -> str | None:
         assert self.engine is not None
-        assert self._recorder is not None
         outputs = self.engine.process(ticker)
-        self._recorder.take(ticker, outputs)
+        self.recording.take(ticker, outputs)
         if not outputs:
             return None
         first = outputs[0]
@@ -284,7 +287,7 @@ class Session:
             work.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await work
-            self._end_recording()
+            self.recording.end()
 
     def _look_around(self) -> None:
         """Look at what may change beside the market: kill switch, wall clock, symbols that fell silent."""
@@ -296,37 +299,15 @@ class Session:
             return
         if set(self.market_data.silent()) - set(self.listings.parked):
             self.listings.ask()
-        self._look_at_settings()
+        if self._live.look():
+            self._take(SettingsChanged(self.settings))
+        self.recording.look()
         self._requests.look(self.market_data.symbols, self._take)
-        why = _kill_reason(self._effective.state_dir / "KILL")
+        why = _kill_reason(self._state_dir / "KILL")
         if why != self.engine.conditions.get("killed"):
             self._take(Condition(ConditionName.KILLED, why))
             log.warning("kill switch %s", f"on: {why}" if why else "off")
         self.state = "killed" if why else "running"
-
-    def _look_at_settings(self) -> None:
-        """Adopt live settings that a file has changed; what does not validate is refused whole, and said."""
-        stamps = tuple(_stamp(path) for path in self._effective.files)
-        if stamps == self._settings_stamps or self._effective.again is None:
-            return
-        self._settings_stamps, first = stamps, self._settings_stamps is None
-        if first:
-            return
-        try:
-            fresh = self._effective.again()
-            self._refuse_live_orders(fresh.settings)
-        except UsageError as error:
-            log.error("settings are refused, those in force stay: %s", error)  # noqa: TRY400  (one line)
-            return
-        live = [name for name, setting in registry().items() if not setting.restart]
-        changed = {name: getattr(fresh.settings, name) for name in live}
-        changed = {name: value for name, value in changed.items() if value != getattr(self.settings, name)}
-        if not changed:
-            return
-        self.settings = replace_settings(self.settings, **changed)
-        self._effective = replace(fresh, settings=self.settings)
-        log.warning("settings changed: %s", " ".join(f"{name}={value}" for name, value in changed.items()))
-        self._take(SettingsChanged(self.settings))
 
     def _heartbeat(self) -> None:
         data = self.market_data
@@ -341,9 +322,9 @@ class Session:
         )  # fmt: skip
 
     def _write_status(self) -> None:
-        status = make_status(self, self._effective, self.clock.now_ms())
+        status = make_status(self, self.effective, self.clock.now_ms())
         try:
-            write_atomic(self._effective.state_dir / "status.json", orjson.dumps(status), durable=False)
+            write_atomic(self._state_dir / "status.json", orjson.dumps(status), durable=False)
             self._status_trouble_s = float("-inf")
         except OSError as error:
             now = asyncio.get_running_loop().time()
@@ -352,14 +333,6 @@ class Session:
                 log.error("status.json cannot be written: %s", error.strerror)  # noqa: TRY400  (one line, no traceback)
         if self._show is not None:
             self._show(status)
-
-
-def _stamp(path: Path) -> tuple[int, ...] | None:
-    try:
-        facts = path.stat()
-    except OSError:
-        return None
-    return facts.st_mtime_ns, facts.st_size, facts.st_ino
 
 
 def _kill_reason(path: Path) -> str | None:

@@ -89,7 +89,7 @@ def make_status(session: Session, effective: Effective, now_ms: int) -> dict[str
         },
         "streams": _streams(session, loop_s),
         "disk": {"free_mb": shutil.disk_usage(effective.state_dir).free // 1_000_000, "hours_left": None},
-        "warm_start": {"kind": "cold", "symbols": 0, "ticks": 0, "ms": {}},
+        "warm_start": _warm_start(session),
         "positions": [
             {"symbol": p.symbol, "decision_id": p.decision_id, "entry_ms": p.entry_ms, "entry": p.entry, "qty": p.qty}
             for p in (engine.portfolio.positions.values() if engine is not None else ())
@@ -99,16 +99,24 @@ def make_status(session: Session, effective: Effective, now_ms: int) -> dict[str
     }
 
 
+def _warm_start(session: Session) -> dict[str, Any]:
+    found = session.recovered
+    if found is None:
+        return {"kind": "cold", "symbols": 0, "ticks": 0, "ms": {}}
+    return {
+        "kind": found.kind, "source": found.source, "symbols": found.symbols, "ticks": found.ticks,
+        "caught_up": found.caught_up, "ms": found.ms,
+    }  # fmt: skip
+
+
 def _streams(session: Session, loop_s: float) -> dict[str, Any]:
-    if session.writer is None:
-        return {}
     hours = max(loop_s - session.began_s, 1.0) / 3600
     return {
         stream.value: {
             "state": state.state, "records": state.records, "dropped": state.dropped, "bytes": state.bytes,
             "bytes_per_hour": round(state.bytes / hours),
         }
-        for stream, state in session.writer.states.items()
+        for stream, state in session.recording.states.items()
     }  # fmt: skip
 
 

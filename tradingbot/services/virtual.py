@@ -109,7 +109,6 @@ def run_virtual(
             lambda: round(loop.wall_s() * 1000),
             loop.time,
             STATUS_S,
-            "virtual",
             threaded=False,
         )
         await session.run(duration_s)

@@ -1,0 +1,133 @@
+"""The recorder: when it writes a checkpoint, what it says of ticks that are not recorded, and what it counts."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.recording import Recorded, T, failing
+from tradingbot.config import make_settings
+from tradingbot.io import sealing
+from tradingbot.io.segments import list_segments
+from tradingbot.io.streams import FOLDERS, Stream
+from tradingbot.services.housekeeping import Housekeeper
+
+
+def test_a_checkpoint_is_written_every_quarter_of_an_hour(tmp_path: Path) -> None:
+    """Of the session's clock, however often it is looked; each is the engine as it was then."""
+    run = Recorded(tmp_path)
+    for _ in range(3600):
+        run.tick(step_ms=1000)
+        run.recorder.look()
+    written = run.journal("checkpoint")
+    assert [record["ts_ms"] for record in written] == [T + quarter * 900_000 for quarter in (1, 2, 3, 4)]
+    assert [record["checkpoint"]["seq"] for record in written] == [900, 1800, 2700, 3600]
+
+
+def test_ticks_that_are_recorded_again_begin_with_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the disk takes them again, not while it does not, and at most once a minute."""
+    switch = failing(monkeypatch, "BTC_USDT", "ETH_USDT")
+    run = Recorded(tmp_path)
+
+    def go_on(seconds: int) -> int:
+        for _ in range(seconds):
+            run.tick(step_ms=1000)
+            run.flush()
+            run.recorder.look()
+        return len(run.journal("recording"))
+
+    assert go_on(100) == 0
+    switch["on"] = True
+    assert go_on(100) == 0, "as long as ticks are lost nothing could be compared"
+    switch["on"] = False
+    assert go_on(5) == 1
+    (mark,) = run.journal("recording")
+    assert (mark["on"], mark["why"], mark["checkpoint"]["seq"]) == (True, "lost", mark["seq"])
+    for _ in range(10):
+        switch["on"] = True
+        go_on(2)
+        switch["on"] = False
+        assert go_on(3) <= 2
+    assert go_on(60) == 2
+
+
+@pytest.mark.parametrize(("flag", "why"), [(False, "flag"), (True, "disk low")])
+def test_why_ticks_are_not_recorded_is_said(tmp_path: Path, flag: bool, why: str) -> None:
+    """Switched off by the flag, or for want of room."""
+    run = Recorded(tmp_path)
+    run.tick(10)
+    if not flag:
+        run.adopt(make_settings({"FEATURE_PERSIST_STREAMS": False}))
+    run.persists = None
+    run.tick(10)
+    run.adopt(make_settings({}))
+    run.persists = 500
+    run.tick(10)
+    off, on = run.journal("recording")
+    assert (off["on"], off["why"], on["on"], on["why"]) == (False, why, True, why)
+
+
+def test_rejections_that_are_only_counted_are_in_the_journal(tmp_path: Path) -> None:
+    """By symbol and reason since the last such record, with a checkpoint and at the end, and only if there are any."""
+    run = Recorded(tmp_path)
+    run.tick(10)
+    run.recorder.checkpoint()
+    assert run.journal("rejections") == []
+    run.tick(50, step_ms=1, last=-1.0)
+    run.recorder.checkpoint()
+    run.tick(8, step_ms=1, last=-1.0)
+    run.recorder.end()
+    first, second = run.journal("rejections")
+    ((reason, whole),) = {r["reason"]: 10 for r in run.journal("rejected")}.items()
+    counted = {symbol: {reason: 25 - whole} for symbol in run.symbols}
+    assert first["counts"] == counted
+    assert second["counts"] == {symbol: {reason: 4} for symbol in run.symbols}
+    assert run.journal("session_end")[0]["parts"] == 1
+
+
+def test_the_journal_tells_of_a_segment_before_it_is_deleted(tmp_path: Path) -> None:
+    """What a proof will miss is known, whenever the bot is killed: first the record, then the deletion."""
+    run = Recorded(tmp_path)
+    run.tick(40)
+    run.writer.close()
+    folder = tmp_path / FOLDERS[Stream.TICKS]
+    sealed = [sealing.seal(segment.path) for segment in list_segments(folder)]
+    keeper = Housekeeper(tmp_path, lambda: make_settings({"STREAMS_MAX_GB": 1e-9}), threaded=True)
+    keeper.look()
+    keeper.look()
+    assert all(path.exists() for path in sealed), "nobody has been told yet"
+    again = Recorded(tmp_path, "t")
+    deleted: list[str] = []
+    keeper.delete = lambda told: deleted.extend(p.deletion.path.name for p in told if p.deletion.path.exists())  # type: ignore[method-assign]
+    again.recorder.look(keeper)
+    records = again.journal("deleted")
+    assert sorted(record["file"] for record in records) == sorted(f"ticks/{path.name}" for path in sealed)
+    assert sorted(deleted) == sorted(path.name for path in sealed)
+    assert sorted(record["sessions"]["s"] for record in records) == [[1, 39, 20], [2, 40, 20]]
+    again.recorder.look(keeper)
+    assert len(again.journal("deleted")) == 2
+
+
+def test_what_was_told_is_deleted_by_the_housekeeper(tmp_path: Path) -> None:
+    """Its thread does it, and what is no input of a proof goes without a word."""
+    run = Recorded(tmp_path)
+    run.tick(40)
+    run.writer.close()
+    for stream in (Stream.TICKS, Stream.SNAPSHOTS):
+        for segment in list_segments(tmp_path / FOLDERS[stream]):
+            sealing.seal(segment.path)
+    keeper = Housekeeper(tmp_path, lambda: make_settings({"STREAMS_MAX_GB": 1e-9}), threaded=True)
+    keeper.look()
+    assert list_segments(tmp_path / FOLDERS[Stream.SNAPSHOTS]) == []
+    assert len(list_segments(tmp_path / FOLDERS[Stream.TICKS])) == 2
+    again = Recorded(tmp_path, "t")
+    again.recorder.look(keeper)
+    again.flush()
+    keeper.begin()
+    end = time.monotonic() + 10
+    while time.monotonic() < end and list_segments(tmp_path / FOLDERS[Stream.TICKS]):
+        time.sleep(0.02)
+    keeper.close(10)
+    assert list_segments(tmp_path / FOLDERS[Stream.TICKS]) == []
