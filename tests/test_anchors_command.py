@@ -15,7 +15,7 @@ import orjson
 import pytest
 
 from tests.helpers import S, T
-from tests.recordings import Recording, records
+from tests.past import Past, records
 from tests.test_live import bot, call, command, status_of, wait_for
 from tradingbot.config import make_settings
 from tradingbot.engine.events import AnchorReset
@@ -31,7 +31,7 @@ from tradingbot.services.operator import OperatorRequests
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
     """Give a state directory with anchors of two symbols, and what its bot last said."""
-    recording = Recording(tmp_path / "state")
+    recording = Past(tmp_path / "state")
     recording.feed((0, 100.0), (5, 101.0), (6, 100.5))
     recording.feed((1, 10.0), (2, 9.99), symbol="ETH/USDT")
     recording.close()

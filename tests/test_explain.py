@@ -12,11 +12,13 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.helpers import MINUTE, S, T
-from tests.recordings import Recording, records
+from tests.lives import Life
+from tests.past import Past, records
 from tests.test_live import call
 from tradingbot.cli import main
 from tradingbot.config import make_settings
 from tradingbot.engine.events import AnchorReset, Condition, ConditionName, SettingsChanged
+from tradingbot.io.saved import checkpoint_line, save_checkpoint
 from tradingbot.io.sealing import seal
 from tradingbot.io.segments import list_segments, series_of
 from tradingbot.io.state_files import StateLock
@@ -177,7 +179,7 @@ def test_where_nothing_is_recorded_it_says_so(tmp_path: Path, words: tuple[str, 
 )
 def test_a_peak_is_traced_to_its_tick(tmp_path: Path, settings: dict[str, Any], source: str, seconds: int) -> None:
     """The modes without an anchor: the tick that made the session's peak, or the window's."""
-    recording = Recording(tmp_path, **settings)
+    recording = Past(tmp_path, **settings)
     peak = (0, 101.0) if seconds == 0 else (0, 100.0)
     d = recording.trigger(peak, (200, 100.0), (400, 100.5), (401, 100.2), (402, 90.0))
     recording.close()
@@ -188,25 +190,25 @@ def test_a_peak_is_traced_to_its_tick(tmp_path: Path, settings: dict[str, Any], 
     assert "set by" not in text
 
 
-def stale(recording: Recording) -> Any:
+def stale(recording: Past) -> Any:
     return recording.trigger((0, 110.0), (3500, 109.0, 108.9, 109.0), (3601, 108.5), (3602, 105.0))
 
 
-def raised(recording: Recording) -> Any:
+def raised(recording: Past) -> Any:
     return recording.trigger((0, 100.0), (60, 104.0, 103.9, 104.0), (61, 103.0), (62, 100.0))
 
 
-def first(recording: Recording) -> Any:
+def first(recording: Past) -> Any:
     return recording.trigger((0, 100.0, 99.9, 100.0), (0, 99.9), (1, 95.0))
 
 
-def reset(recording: Recording) -> Any:
+def reset(recording: Past) -> Any:
     recording.feed((0, 110.0))
     recording.control(AnchorReset(S))
     return recording.trigger((10, 100.0, 99.9, 100.0), (11, 95.0))
 
 
-def filled(recording: Recording) -> Any:
+def filled(recording: Past) -> Any:
     recording.trigger((0, 100.0), (1, 98.0, 97.95, 98.0))
     return recording.trigger((2, 98.1, 98.0, 98.1), (2, 98.11), (9, 96.0))
 
@@ -217,7 +219,7 @@ def filled(recording: Recording) -> Any:
 )
 def test_an_anchor_is_traced_to_its_tick_and_cause(tmp_path: Path, make: Any, cause: str, seconds: int) -> None:
     """Each cause: the tick whose price it is, also among two of one millisecond, with bid, ask, time, file and line."""
-    recording = Recording(tmp_path, GLOBAL_TRADING=True, MAX_CONCURRENT_POSITIONS=1)
+    recording = Past(tmp_path, GLOBAL_TRADING=True, MAX_CONCURRENT_POSITIONS=1)
     d = make(recording)
     recording.close()
     document, text = told(tmp_path, d.decision_id)
@@ -238,7 +240,7 @@ def test_an_anchor_is_traced_to_its_tick_and_cause(tmp_path: Path, make: Any, ca
 def test_a_clamp_is_named_with_its_tick(tmp_path: Path, saved: SavedAnchor, clamp: str) -> None:
     """A loaded anchor far above the first price: which clamp lowered it, when, and at which tick."""
     settings = {"ANCHOR_CLAMP_MAX_ABOVE_PEAK_PCT": 20} if clamp == "start_clamp" else {}
-    recording = Recording(tmp_path, saved={S: saved}, **settings)
+    recording = Past(tmp_path, saved={S: saved}, **settings)
     d = recording.trigger((5, 100.0), (5, 100.1), (6, 98.0), (7, 97.0))
     recording.close()
     document, text = told(tmp_path, d.decision_id)
@@ -252,7 +254,7 @@ def test_a_clamp_is_named_with_its_tick(tmp_path: Path, saved: SavedAnchor, clam
 
 def test_the_predictive_zone_is_part_of_the_threshold(tmp_path: Path) -> None:
     """Both factors stand in the words, as the settings in force had them, also after a change in between."""
-    recording = Recording(tmp_path, BUY_MODE="PREDICTIVE")
+    recording = Past(tmp_path, BUY_MODE="PREDICTIVE")
     recording.feed((0, 100.0))
     recording.control(SettingsChanged(make_settings({"BUY_MODE": "PREDICTIVE", "DROP_TRIGGER_VALUE": 0.98})))
     d = recording.trigger((1, 97.0))
@@ -265,7 +267,7 @@ def test_the_predictive_zone_is_part_of_the_threshold(tmp_path: Path) -> None:
 
 def test_an_observed_trigger_says_why_nothing_was_ordered(tmp_path: Path) -> None:
     """And settings that are the defaults are called that."""
-    recording = Recording(tmp_path)
+    recording = Past(tmp_path)
     d = recording.trigger((0, 100.0), (1, 98.0))
     recording.close()
     document, text = told(tmp_path, d.decision_id)
@@ -277,7 +279,7 @@ def test_an_observed_trigger_says_why_nothing_was_ordered(tmp_path: Path) -> Non
 
 def test_a_trigger_of_a_restart_is_explained(tmp_path: Path) -> None:
     """What `restart` means stands beside it; so does the text of a switch that is on."""
-    recording = Recording(tmp_path, GLOBAL_TRADING=True)
+    recording = Past(tmp_path, GLOBAL_TRADING=True)
     recording.control(Condition(ConditionName.RESTART, "catching up"))
     d = recording.trigger((0, 100.0), (1, 98.0))
     recording.close()
@@ -287,22 +289,45 @@ def test_a_trigger_of_a_restart_is_explained(tmp_path: Path) -> None:
     assert "while the bot was down or catching up after a start" in text
 
 
-def closed(recording: Recording) -> None:
+def test_a_trigger_that_a_kill_swallowed_is_explained(tmp_path: Path) -> None:
+    """Killed between a tick and its decision: the next start puts it on record as blocked, and it is explained."""
+    settings = {"GLOBAL_TRADING": True}
+    recording = Past(tmp_path, "20231114T000000.000", **settings)
+    recording.feed((0, 100.0))
+    engine = orjson.dumps(recording.engine.checkpoint_record())
+    save_checkpoint(tmp_path, checkpoint_line("20231114T000000.000", 1, T, engine), durable=False)
+    d = recording.trigger((1, 98.0))
+    recording.close(end=False)
+    (journal,) = list_segments(tmp_path / "journal")
+    lines = journal.path.read_bytes().splitlines(keepends=True)
+    journal.path.write_bytes(b"".join(line for line in lines if b'"type":"decision"' not in line))
+    life = Life(tmp_path, make_settings(settings), T + 5000)
+    life.begin()
+    life.end()
+    document, text = told(tmp_path, d.decision_id)
+    assert (document["decision"]["reasons"], document["fate"]) == (["restart"], None)
+    assert document["decision"]["sid"] == "20231114T000000.000"
+    assert (document["tick"]["last"], document["reference_tick"]["last"]) == (98.0, 100.0)
+    assert document["changed"]["GLOBAL_TRADING"]["source"] == "--set", "the settings of its own session"
+    assert "so the trigger is on record and was never ordered" in " ".join(text.split())
+
+
+def closed(recording: Past) -> None:
     recording.feed((2, 98.0, 97.9, 98.0), (3, 90.0, 89.9, 90.0), (4, 90.0, 89.9, 90.0))
     recording.close()
 
 
-def held(recording: Recording) -> None:
+def held(recording: Past) -> None:
     recording.feed((2, 98.0, 97.9, 98.0))
     recording.close(end=False)
 
 
-def lost(recording: Recording) -> None:
+def lost(recording: Past) -> None:
     held(recording)
-    Recording(recording.state, "s2").close()
+    Past(recording.state, "s2").close()
 
 
-def switched_off(recording: Recording) -> None:
+def switched_off(recording: Past) -> None:
     recording.control(SettingsChanged(make_settings({"GLOBAL_TRADING": False})))
     recording.close()
 
@@ -314,12 +339,12 @@ def switched_off(recording: Recording) -> None:
         (held, "open", "the position is still open"),
         (lost, "lost", "the session ended before it was closed"),
         (switched_off, "cancelled", "the buy was cancelled: trading_off"),
-        (Recording.close, "pending", "no fill is recorded"),
+        (Past.close, "pending", "no fill is recorded"),
     ],
 )
 def test_an_entry_is_followed_to_its_end(tmp_path: Path, then: Any, fate: str, words: str) -> None:
     """Bought and sold, still open, lost with its session, cancelled, or still pending."""
-    recording = Recording(tmp_path, GLOBAL_TRADING=True)
+    recording = Past(tmp_path, GLOBAL_TRADING=True)
     d = recording.trigger((0, 100.0), (1, 98.0))
     then(recording)
     document, text = told(tmp_path, d.decision_id)
@@ -329,7 +354,7 @@ def test_an_entry_is_followed_to_its_end(tmp_path: Path, then: Any, fate: str, w
 
 def test_a_tick_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
     """The oldest ticks go first; what explains a trigger is then told without them."""
-    recording = Recording(tmp_path)
+    recording = Past(tmp_path)
     d = recording.trigger((DAY - 30, 100.0), (DAY + 1, 98.0), (DAY + 2, 97.5))
     recording.close()
     document, _ = told(tmp_path, d.decision_id)
@@ -347,7 +372,7 @@ def test_a_tick_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
 @pytest.mark.parametrize("sealed", [False, True])
 def test_a_trigger_is_found_by_its_day(tmp_path: Path, sealed: bool) -> None:
     """Of twenty days of journal a trigger's own is read, plain or sealed, and the same words come out."""
-    recording = Recording(tmp_path)
+    recording = Past(tmp_path)
     found = []
     for day in range(20):
         start = day * DAY + 100
@@ -381,7 +406,7 @@ def test_a_trigger_is_found_by_its_day(tmp_path: Path, sealed: bool) -> None:
 
 def test_damage_is_passed_over_and_counted(tmp_path: Path) -> None:
     """One line on stderr with the first place; a line that a running bot is about to end is none."""
-    recording = Recording(tmp_path / "state")
+    recording = Past(tmp_path / "state")
     recording.trigger((0, 100.0), (1, 98.0), (2, 97.0))
     recording.close(end=False)
     (journal,) = list_segments(tmp_path / "state" / "journal")
@@ -403,7 +428,7 @@ def test_damage_is_passed_over_and_counted(tmp_path: Path) -> None:
 def test_no_name_of_a_market_commands_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Escapes in a symbol, or in a reason, come out as plain text."""
     symbol = "A\x1b[31m\n/USDT"
-    recording = Recording(tmp_path / "state", GLOBAL_TRADING=True)
+    recording = Past(tmp_path / "state", GLOBAL_TRADING=True)
     recording.control(Condition(ConditionName.KILLED, "odd\x1b[2J\nwords"))
     recording.trigger((0, 100.0), (1, 98.0), symbol=symbol)
     recording.close()
@@ -436,7 +461,7 @@ def test_the_closest_approaches_are_those_of_the_snapshots(recorded: Path) -> No
 
 def test_hours_without_a_trigger_say_how_close_it_came(tmp_path: Path) -> None:
     """Three hours of two symbols, the last two asked for: in each the nearest first, and how far above it stayed."""
-    recording = Recording(tmp_path / "state")
+    recording = Past(tmp_path / "state")
     for hour, (one, other) in enumerate([(99.0, 99.5), (99.2, 98.7), (98.9, 99.4)]):
         at = hour * 3600
         for symbol, low in (("A/USDT", one), ("B/USDT", other)):
@@ -458,7 +483,7 @@ def test_a_reader_of_the_words_knows_every_check_and_cause(tmp_path: Path) -> No
     from tradingbot.market.anchor_manager import AnchorCause
     from tradingbot.ui import explanation as ui
 
-    recording = Recording(tmp_path)
+    recording = Past(tmp_path)
     d = recording.trigger((0, 100.0), (1, 98.0))
     recording.close()
     assert {check.name for check in d.checks} == {*ui.SWITCHES, "held", *ui.CHECKS}

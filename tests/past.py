@@ -21,7 +21,7 @@ from tradingbot.market.ticker import Ticker
 from tradingbot.services.recorder import Recorder
 
 
-class Recording:
+class Past:
     """Record one session of an engine under a state directory; times are seconds after T."""
 
     def __init__(
