@@ -248,8 +248,11 @@ def test_a_clamp_is_named_with_its_tick(tmp_path: Path, saved: SavedAnchor, clam
     assert (d.anchor.clamp, d.anchor.clamp_ms) == (clamp, T + 5000)
     assert (document["clamp_tick"]["seq"], document["clamp_tick"]["last"]) == (d.anchor.clamp_seq, 100.0)
     assert f"{clamp.replace('_', ' ')}: lowered" in text
+    assert (
+        "ANCHOR_MAX_START_DROP_PCT = 8 % under" if clamp == "start_clamp" else "MAX_ABOVE_PEAK_PCT = 0.5 % above"
+    ) in text
     assert f"clamped {utc_text(T + 5000)}, " in text
-    assert "by the tick that is not recorded (any more)" in text, "the saved anchor is older than the record"
+    assert "by a tick that is not recorded (any more)" in text, "the saved anchor is older than the record"
 
 
 def test_the_predictive_zone_is_part_of_the_threshold(tmp_path: Path) -> None:
@@ -364,7 +367,7 @@ def test_a_tick_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
     segments[0].path.unlink()
     document, text = told(tmp_path, d.decision_id)
     assert (document["reference_tick"], document["tick"]["last"]) == (None, 98.0)
-    assert "by the tick that is not recorded (any more)" in text
+    assert "by a tick that is not recorded (any more)" in text
     segments[1].path.unlink()
     assert "its tick is not recorded (any more)" in told(tmp_path, d.decision_id)[1]
 
