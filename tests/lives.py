@@ -44,7 +44,8 @@ class Life:
 
     def begin(self) -> None:
         """Begin the session."""
-        self._recording.begin(self.sid, self.recovered, {}, "embedded", lambda: max(self.engine.now_ms, 0))
+        with patch("tradingbot.services.housekeeping.keep_reserve"):  # 16 MB a life
+            self._recording.begin(self.sid, self.recovered, {}, "embedded", lambda: max(self.engine.now_ms, 0))
         if self.recovered.kind == "warm":
             self._take(SettingsChanged(self.settings))
 
@@ -61,6 +62,11 @@ class Life:
             self._take(event)
         self.now_s += 0.7
         self._recording.look()
+
+    def flush(self) -> None:
+        """Have all written that waits."""
+        assert self._recording._writer is not None
+        self._recording._writer.run(lambda: None)
 
     def end(self) -> None:
         """End the session cleanly."""
@@ -108,6 +114,7 @@ class Never:
 
     def __init__(self, settings: Settings) -> None:
         self.engine = Engine(settings)
+        self.decided: dict[str, tuple[str, ...]] = {}  # reasons by decision_id
 
     def take(self, life: Life) -> int:
         """Take in what of a life is on disk; return how many triggers were blocked because nobody recorded them."""
@@ -120,8 +127,9 @@ class Never:
                 self.engine.conditions["restart"] = CAUGHT_UP
             outputs = self.engine.process(event)
             self.engine.conditions.pop("restart", None)
-            if seq not in decided:
-                blocked += sum(isinstance(output, Decision) for output in outputs)
+            made = {o.decision_id: o.reasons for o in outputs if isinstance(o, Decision)}
+            self.decided |= made
+            blocked += len(made) if seq not in decided else 0
         return blocked
 
     def dies(self) -> None:
@@ -142,6 +150,17 @@ def on_disk(state_dir: Path, sid: str) -> tuple[set[int], set[int]]:
             elif stream is Stream.TICKS or record["type"] in INPUTS:
                 seqs.add(record["seq"])
     return seqs, decided
+
+
+def decisions_on_disk(state_dir: Path) -> dict[str, tuple[str, ...]]:
+    """Return the reasons of every decision in the journal; each stands there once."""
+    decided: dict[str, tuple[str, ...]] = {}
+    for found in read_jsonl(segment.path for segment in list_segments(state_dir / FOLDERS[JOURNAL])):
+        record = found.record
+        if record["type"] == "decision":
+            assert record["decision_id"] not in decided
+            decided[record["decision_id"]] = tuple(record["reasons"])
+    return decided
 
 
 INPUTS = {"rejected", "settings", "condition", "parked", "anchor_reset", "clock_step"}

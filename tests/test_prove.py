@@ -46,7 +46,7 @@ def test_a_session_is_proved(recorded: Path) -> None:
     """Exit 0, every input and output counted, in words and as JSON."""
     done = call(recorded, "prove")
     assert done.returncode == 0, done.stdout + done.stderr
-    found = re.fullmatch(r"virtual: equal, ([\d,]+) inputs, ([\d,]+) outputs\n", done.stdout)
+    found = re.fullmatch(r"20260101T000000.000: equal, ([\d,]+) inputs, ([\d,]+) outputs\n", done.stdout)
     assert found is not None, done.stdout
     session = orjson.loads(call(recorded, "prove", str(recorded / "state"), "--json").stdout)["sessions"][0]
     kinds = {record.get("type") for record in records(recorded / "state", "journal")}
@@ -196,3 +196,13 @@ def test_a_ticker_comes_back_out_of_its_record(last: Any) -> None:
     again = input_of(decode(encode(record)))
     assert repr(again) == repr(ticker)
     assert repr(Engine(make_settings({})).process(again)) == repr(outputs)
+
+
+def test_the_last_minutes_are_proved_alone(recorded: Path) -> None:
+    """Fewer inputs, from the last checkpoint before them; a number that is none is wrong usage."""
+    whole = orjson.loads(call(recorded, "prove", "--json").stdout)
+    part = orjson.loads(call(recorded, "prove", "--last", "5", "--json").stdout)
+    assert part["sessions"][0]["verdict"] == "equal"
+    assert 0 < part["sessions"][0]["inputs"] < whole["sessions"][0]["inputs"] * 0.6
+    wrong = call(recorded, "prove", "--last", "soon")
+    assert (wrong.returncode, "soon is no number of minutes" in wrong.stderr) == (2, True)

@@ -141,6 +141,8 @@ def _add_recorded(add: Add) -> None:
     text = "run what was recorded through the engine again: equal?"
     command = add("prove", recorded.prove, text, "tradingbot prove build/run/state")
     command.add_argument("folder", nargs="?", metavar="STATE")
+    text = "only the last minutes, from the last checkpoint before them"
+    command.add_argument("--last", type=_minutes, metavar="MIN", help=text)
 
 
 def _add_settings(add: Add) -> None:
@@ -236,12 +238,20 @@ def _add_common(parser: argparse.ArgumentParser, prefix: str) -> None:
 
 
 def _seconds(text: str) -> float:
-    seconds = -1.0
+    return _number(text, "seconds")
+
+
+def _minutes(text: str) -> float:
+    return _number(text, "minutes")
+
+
+def _number(text: str, unit: str) -> float:
+    number = -1.0
     with suppress(ValueError):
-        seconds = float(text)
-    if not 0 <= seconds < 1e9:
-        raise argparse.ArgumentTypeError(f"{text} is no number of seconds")
-    return seconds
+        number = float(text)
+    if not 0 <= number < 1e9:
+        raise argparse.ArgumentTypeError(f"{text} is no number of {unit}")
+    return number
 
 
 def _count(text: str) -> int:

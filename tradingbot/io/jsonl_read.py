@@ -52,12 +52,13 @@ class Lines(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Say where something could not be read; line 0 is the file as a whole, -1 its last line."""
+    """Say where something could not be read, and how many lines; line 0 is the file as a whole, -1 its last line."""
 
     path: Path
     line: int
     damage: Damage
     detail: str = ""
+    lines: int = 1
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line}: {self.damage}{f' ({self.detail})' if self.detail else ''}"
@@ -160,7 +161,8 @@ def text_blocks(file: IO[bytes], path: Path, notes: ReadReport, start: int = 0) 
         if start < frame.text:
             block = _frame(file, offset, frame)
             if block.lost:
-                notes.note(Place(path, line, Damage.UNREADABLE, f"{frame.lines} lines of a damaged frame"))
+                lost = f"{frame.lines} lines of a damaged frame"
+                notes.note(Place(path, line, Damage.UNREADABLE, lost, block.lost))
             yield Block(block.text[start:], block.lost)
         start = max(start - frame.text, 0)
         offset, line = offset + frame.packed, line + frame.lines

@@ -33,11 +33,13 @@ SCHEMAS: dict[Stream, str] = {
     Stream.ANCHORS: _HEAD + "type:text cause:int k:int symbol:text cause_word:text anchor:json",
     Stream.JOURNAL: _HEAD + "type:text seq:int cause:int k:int symbol:text decision_id:text outcome:text reasons:json "
     "last:float bid:float ask:float bid_size:float ask_size:float quote_volume:float recv_ms:int feed_age_ms:int "
-    "answered_as:text reference:float reference_source:text threshold:float drop_pct:float mode:int window_peak:float window_peak_ms:int window_trough:float session_start:float "
-    "session_peak:float anchor:json checks:json fingerprint:text side:text qty:float price:float fee:float cash:float "
-    "reason:text entry:float height:float entry_ms:int exit_ms:int exit:float pnl:float fees:float detail:text "
-    "name:text why:text step_ms:int missing:int on:bool version:text exchange:text settings:json sources:json "
-    "checkpoint:json " + REST + ":json",
+    "answered_as:text reference:float reference_source:text threshold:float drop_pct:float mode:int "
+    "window_peak:float window_peak_ms:int window_trough:float session_start:float session_peak:float anchor:json "
+    "checks:json fingerprint:text side:text qty:float price:float fee:float cash:float reason:text entry:float "
+    "height:float entry_ms:int exit_ms:int exit:float pnl:float fees:float detail:text name:text why:text "
+    "step_ms:int missing:int on:bool version:text exchange:text settings:json sources:json checkpoint:json "
+    + REST
+    + ":json",
 }
 """Columns of each stream, in order, with their types; `json` is text that holds a list or an object."""
 

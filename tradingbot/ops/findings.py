@@ -13,9 +13,14 @@ from tradingbot.io.segments import DAY_MS
 from tradingbot.io.streams import JOURNAL, Stream
 from tradingbot.ops.numbering import Missing, Session
 
-__all__ = ["MAX_NAMED", "Ill", "Problem", "Report", "StreamReport"]
+__all__ = ["MAX_NAMED", "Ill", "Problem", "Report", "StreamReport", "counted"]
 
 MAX_NAMED = 1_000  # of problems, and of stretches in a session; all are counted
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun, in the plural where it is one."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 class Ill(StrEnum):
@@ -94,6 +99,7 @@ class Report:
     aside: dict[str, int] = field(default_factory=dict)
     state_files: dict[str, str] = field(default_factory=dict)
     free_bytes: int = 0
+    lost: int = 0  # lines of ticks and journal that are damaged, or torn and set aside
 
     @property
     def exit_code(self) -> int:

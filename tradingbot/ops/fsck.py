@@ -37,6 +37,7 @@ STATE_FILES = (
 ASIDE = (".torn", ".bad", ".original")
 MAX_STATE_BYTES = 256_000_000
 _STEP = 500  # lines that are parsed at a time
+_NEVER_MS = 1 << 62
 
 Progress = Callable[[str, int, int], None]
 
@@ -55,7 +56,8 @@ def examine(state_dir: Path, limit_bytes: int, running: bool, progress: Progress
     for stream in (JOURNAL, *(stream for stream in Stream if stream is not JOURNAL)):
         report.streams[stream] = StreamReport()
         work.stream(stream)
-    _look_at_numbers(report, work.lost)
+    report.lost = work.lost
+    _look_at_numbers(report)
     _look_at_state_files(report)
     return report
 
@@ -76,7 +78,7 @@ class _Work:
 
     def __init__(self, report: Report, progress: Progress | None) -> None:
         self._report, self._progress = report, progress
-        self.lost = 0  # lines of inputs' streams that are damaged, or have been set aside
+        self.lost = 0  # lines of inputs' streams that are damaged or torn, and that no gap record names
 
     def stream(self, stream: Stream) -> None:
         """Look at all files of one stream."""
@@ -96,6 +98,7 @@ class _Work:
                     self._progress(f"checking {stream} (MB)", done // 1_000_000, total)
                 done += _size(segment.path)
                 self._segment(stream, segment, segment is segments[0], segment is segments[-1])
+        found.spans = {sid: span for sid, span in found.spans.items() if span[1] >= 0}
 
     def _relative(self, path: Path) -> str:
         return str(path.relative_to(self._report.state_dir))
@@ -109,18 +112,19 @@ class _Work:
         if name is None or not path.is_file():
             self._report.notes.append(f"{self._relative(path)}: not one of the stream's files")
             return
-        size = _size(path)
-        found.bytes += size
         plain = path.with_name(path.name.removesuffix(name.form))
         sealed = plain.with_name(plain.name + ".zst")
-        if name.form.startswith(ASIDE):
-            self._report.aside[self._relative(path)] = size
-            if stream in (Stream.TICKS, JOURNAL) and not name.form.startswith(".original"):
-                self.lost += _count_lines(path)
-        elif name.form.endswith(".tmp"):
+        if name.form.endswith(".tmp"):
             if not self._report.running:
                 self._note(Ill.LEFT_OVER, path)
-        elif name.form == ".manifest.json":
+            return
+        if any(word in name.form for word in ASIDE):
+            self._report.aside[self._relative(path)] = _size(path)
+            if stream in (Stream.TICKS, JOURNAL) and name.form.startswith(".torn"):
+                self.lost += _count_lines(path)
+            return
+        found.bytes += _size(path)
+        if name.form == ".manifest.json":
             if not plain.exists() and not sealed.exists() and not self._report.running:
                 self._note(Ill.STRAY_MANIFEST, path)
         elif name.form == "" and sealed.exists() and not self._report.running:
@@ -132,7 +136,6 @@ class _Work:
         found = self._report.streams[stream]
         places: list[Place] = []
         contents = _Contents()
-        damaged_before = found.damaged
         lowest: dict[str, int] = {}
 
         def take(place: Place) -> None:
@@ -148,27 +151,32 @@ class _Work:
             found.damaged += 1
             self._note(place.damage, place.path, place.line, place.detail)
 
+        numbered = stream in (Stream.TICKS, JOURNAL)
+        before, span, session = None, [0, 0], Session("")
         for record in contents.read(segment.path, _Tally(take)):
             sid = record.get("sid")
-            sid = sid if isinstance(sid, str) else ""
+            sid = sid if type(sid) is str else ""
+            if sid != before:  # seldom: a segment is written by one session after the other
+                before, span = sid, found.spans.setdefault(sid, [_NEVER_MS, -1])
+                if numbered:
+                    session = self._report.sessions.setdefault(sid, Session(sid))
             ts_ms = whole(record.get("ts_ms"))
             if ts_ms is not None:
-                span = found.spans.setdefault(sid, [ts_ms, ts_ms])
-                span[0], span[1] = min(span[0], ts_ms), max(span[1], ts_ms)
-            found.gaps += record.get("type") == "gap"
-            if stream in (Stream.TICKS, JOURNAL):
-                session = self._report.sessions.get(sid)
-                if session is None:
-                    session = self._report.sessions[sid] = Session(sid)
+                if ts_ms < span[0]:
+                    span[0] = ts_ms
+                if ts_ms > span[1]:
+                    span[1] = ts_ms
+            if record.get("type") == "gap":
+                found.gaps += 1
+            if numbered:
                 session.take(record)
-                seq = whole(record.get("seq"))
-                if is_first and seq is not None:
-                    lowest.setdefault(sid, seq)
+                if is_first and sid not in lowest and (seq := whole(record.get("seq"))) is not None:
+                    lowest[sid] = seq
         found.segments += 1
         found.sealed += segment.sealed
         found.records += contents.records
-        if stream in (Stream.TICKS, JOURNAL):
-            self.lost += found.damaged - damaged_before
+        if numbered:
+            self.lost += sum(place.lines for place in places)
             for sid, seq in lowest.items():
                 session = self._report.sessions[sid]
                 began = session.started_ms
@@ -249,8 +257,8 @@ def _count_lines(path: Path) -> int:
     return count + (last != b"\n")
 
 
-def _look_at_numbers(report: Report, lost: int) -> None:
-    """Find the inputs that no record holds; what gap records, damage and files set aside explain is no new problem."""
+def _look_at_numbers(report: Report) -> None:
+    """Find the inputs that no record holds; what gap records and damaged or torn lines explain is no new problem."""
     for sid, session in sorted(report.sessions.items()):
         if session.twice:
             report.note(Problem(Ill.TWICE, f"session {sid}", detail=f"{session.twice:,} inputs"))
@@ -262,7 +270,7 @@ def _look_at_numbers(report: Report, lost: int) -> None:
             continue  # its start is gone, and with it what the numbers began from
         unsaid = [stretch for stretch in stretches if stretch.why is None]
         count = sum(stretch.count for stretch in unsaid)
-        explained = session.gaps + lost
+        explained = session.gaps + report.lost
         if count > explained:
             first, rest = unsaid[0], f" in {len(unsaid):,} stretches" if len(unsaid) > 1 else ""
             detail = f"{count - explained:,}{rest}, the first {first.first} to {first.last}"

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from tradingbot.io.jsonl import Damage
 from tradingbot.io.streams import JOURNAL
-from tradingbot.ops.findings import Ill, Report, StreamReport
+from tradingbot.ops.findings import Ill, Report, StreamReport, counted
 
 __all__ = ["report_text"]
 
@@ -29,8 +29,8 @@ def report_text(report: Report, repairable: int) -> str:
     if Ill.STATE_FILE.value in report.counts:
         lines.append("a state file that cannot be read: mend it, or move it aside, by hand; no repair touches it")
     lines += ["", *_table(report), "", *_span(report), *_numbers(report), *_room(report)]
-    lines += _some("kept aside, delete when you no longer want it: ", [*report.aside])
-    lines += _some("", report.notes)
+    lines += _some("kept aside by a repair or a start, to delete when nobody wants it any more:", [*report.aside])
+    lines += _some("beside that:", report.notes)
     return "\n".join(lines)
 
 
@@ -41,8 +41,8 @@ def _verdict(report: Report) -> str:
         return f"{report.state_dir}: clean{running}"
     lines = sum(report.counts[kind.value] for kind in Damage)
     others = (f"{kind} {count:,}" for kind, count in report.counts.items() if kind not in set(Damage))
-    parts = [f"{lines:,} damaged lines or frames"] if lines else []
-    return f"{report.state_dir}: {total:,} problems ({', '.join([*parts, *others])}){running}"
+    parts = [f"damage {lines:,}"] if lines else []
+    return f"{report.state_dir}: {counted(total, 'problem')} ({', '.join([*parts, *others])}){running}"
 
 
 def _table(report: Report) -> list[str]:
@@ -67,8 +67,7 @@ def _span(report: Report) -> list[str]:
     if not spans:
         return ["nothing is recorded"]
     first, last = (_time(choose(at for span in spans for at in span)) for choose in (min, max))
-    sessions = len(report.sessions)
-    return [f"recorded: {first} to {last} UTC, {sessions:,} session{'s' if sessions != 1 else ''}"]
+    return [f"recorded: {first} to {last} UTC, {counted(len(report.sessions), 'session')}"]
 
 
 def _time(ts_ms: int) -> str:
@@ -86,8 +85,11 @@ def _numbers(report: Report) -> list[str]:
             of_it = [stretch for stretch in stretches if stretch.why == why]
             count = sum(stretch.count for stretch in of_it)
             where = f"{of_it[0].first} to {of_it[-1].last}"
-            said = why or ("gap records name them" if session.gaps >= count else "")
-            lines.append(f"session {sid}: of its inputs {count:,} are missing ({where}){f': {said}' if said else ''}")
+            told = "gap records name them" if session.gaps >= count else ""
+            if not told and count <= session.gaps + report.lost:
+                told = "as many lines are damaged or torn"
+            said = why or told or "nothing says why"
+            lines.append(f"session {sid}: {counted(count, 'input')} missing ({where}): {said}")
     return lines[:SHOWN] + ([f"and {len(lines) - SHOWN:,} more such stretches"] if len(lines) > SHOWN else [])
 
 
@@ -107,5 +109,5 @@ def _days(days: float) -> str:
 
 
 def _some(heading: str, names: list[str]) -> list[str]:
-    rest = [f"and {len(names) - SHOWN:,} more"] if len(names) > SHOWN else []
-    return [f"{heading}{name}" for name in names[:SHOWN]] + rest
+    rest = [f"  and {len(names) - SHOWN:,} more"] if len(names) > SHOWN else []
+    return [heading, *(f"  {name}" for name in names[:SHOWN]), *rest] if names else []

@@ -13,6 +13,8 @@ __all__ = ["LAST_MOMENTS", "Missing", "Numbers", "Session"]
 LAST_MOMENTS = 10_000  # inputs: more than any kill or power loss takes of what waited to be written
 _CHUNK = 4_096  # numbers that share a bitmap: what one number far off costs is 512 bytes
 
+NO_INPUTS = ("checkpoint", "decision", "exit", "fill", "cancelled", "trade")
+
 Stretch = tuple[int, int]
 
 
@@ -97,11 +99,14 @@ class Session:
             self.end = seq
         elif kind == "recording" and seq is not None:
             self._switch(seq, record.get("on") is True)
-        elif seq is not None and kind not in ("checkpoint", "decision", "exit", "fill", "cancelled", "trade"):
+        elif seq is not None and (kind is None or kind not in NO_INPUTS):
             self.inputs += 1
-            self.twice += not self.numbers.add(seq)
-            self.lowest = seq if self.lowest is None else min(self.lowest, seq)
-            self.highest = max(self.highest, seq)
+            if not self.numbers.add(seq):
+                self.twice += 1
+            if self.lowest is None or seq < self.lowest:
+                self.lowest = seq
+            if seq > self.highest:
+                self.highest = seq
 
     def _switch(self, seq: int, is_on: bool) -> None:
         if not is_on:

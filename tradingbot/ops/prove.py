@@ -235,8 +235,8 @@ class _Run:
         elif seq < self._due_next and self._engine is not None and seq > self._base:
             self._diverge(seq, record or {"seq": seq, "symbol": tick and tick.symbol}, None)  # there twice
         self._due_next = max(self._due_next, seq + 1)
+        self._settle()
         if self._engine is not None and seq == self._engine.seq + 1:
-            self._settle()
             self._run(self._engine, seq, tick, record, answers)
         for mark in marks:
             self._mark(seq, mark)
@@ -295,7 +295,7 @@ class _Run:
     def _miss(self, last: int) -> None:
         """Note that numbers are absent up to `last`; nothing behind them can be compared until a checkpoint."""
         self._settle()
-        if not self._is_off:
+        if not self._is_off and last >= self._due_next:
             self._suspend().spans.append((self._due_next, last))
         self._due_next = last + 1
 
@@ -319,6 +319,9 @@ class _Run:
             self._open = None
             self._due_next = 1 if checkpoint is None else checkpoint["seq"] + 1
         elif seq >= self._due_next:
+            if kind == "recording" and record["on"] and self._is_off:
+                self._miss(seq - 1)
+                self._is_off = False  # the tick that it was written with is recorded
             self._miss(seq)
         self._settle()
         if kind == "session_end":
@@ -328,7 +331,7 @@ class _Run:
             if self._is_off:
                 why = str(record.get("why", "flag"))
                 self._suspend().whys.append(OFF_WHYS.get(why, why))
-        if checkpoint is not None and self.proof.divergence is None:
+        if checkpoint is not None and not self._is_off and self.proof.divergence is None:
             self._check(checkpoint)
 
     def _check(self, checkpoint: Record) -> None:

@@ -8,15 +8,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from tradingbot.io.audit import append_audit
-from tradingbot.io.jsonl import Damage, Place, ReadReport
-from tradingbot.io.jsonl_read import MISFIT, read_lines
+from tradingbot.io.jsonl import Damage, Place, ReadReport, encode
+from tradingbot.io.jsonl_read import read_lines
 from tradingbot.io.lines import decode_lines
 from tradingbot.io.sealing import seal
 from tradingbot.io.segments import manifest_path, repair_tail, sync_folder
-from tradingbot.ops.findings import Ill, Report
+from tradingbot.io.streams import event_record
+from tradingbot.ops.findings import Ill, Report, counted
+from tradingbot.ops.numbering import whole
 
 __all__ = ["Outcome", "Step", "Work", "plan", "repair"]
 
@@ -27,7 +29,7 @@ class Work(StrEnum):
     """Name what a step does to its file."""
 
     CUT = "move what follows the last whole line to .torn"
-    REWRITE = "write it anew without its damaged lines; they go to .bad, the file as it is to .original"
+    REWRITE = "write it anew without its damaged lines (these to .bad, the file as it is to .original)"
     SEAL = "seal it again, with a new manifest"
     ASIDE = "keep it aside as .original"
     REMOVE = "remove it"
@@ -157,35 +159,64 @@ def _rewrite(path: Path) -> str:
         bad.unlink()
     if is_sealed:
         seal(plain)
-    went = f"{count} damaged lines moved to {bad.name}" if count else "what could be read is kept"
+    went = f"{counted(count, 'damaged line')} moved to {bad.name}" if count else "what could be read is kept"
     return f"{went}, the file as it was is {original.name}"
 
 
 def _copy(path: Path, file: IO[bytes], refused: IO[bytes] | None) -> int:
-    """Write the good lines of a segment to one file, the damaged ones to the other; return how many these are."""
+    """Write the good lines of a segment to one file, the damaged ones to the other; return how many these are.
+
+    Where lines are missing from the first a gap record says how many, so that what was lost stays told for good.
+    """
     report = _Readable()
-    count = 0
+    count = missing = 0
+    last: dict[str, Any] | None = None
     for batch in read_lines(path, report):
+        missing += report.take_lost()
         for first in range(0, len(batch.lines), _STEP):
             lines = batch.lines[first : first + _STEP]
             for line, record in zip(lines, decode_lines(lines), strict=True):
                 if not isinstance(record, Damage):
+                    if missing:
+                        file.write(_gap(missing, last or record))
+                        missing = 0
+                    last = record
                     file.write(line + b"\n")
                 else:
                     count += 1
+                    missing += 1
                     if refused is not None:
                         refused.write(line + b"\n")
+    missing += report.take_lost()
+    if missing and last is not None:
+        file.write(_gap(missing, last))
     if count and refused is None:
         raise OSError(0, f"{count} of its lines are damaged since it was looked at: run it again")
     return count
 
 
+def _gap(missing: int, beside: dict[str, Any]) -> bytes:
+    """Return a gap record of the session and time of a record beside it."""
+    return encode(event_record(str(beside.get("sid", "")), whole(beside.get("ts_ms")) or 0, "gap", missing=missing))
+
+
 class _Readable(ReadReport):
     """Go on where what was packed is damaged, for its original is kept; give up where the disk does not answer."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._lost = 0
+
     def note(self, place: Place) -> None:
-        if place.damage is Damage.UNREADABLE and place.path.suffix != ".zst" and place.detail != MISFIT:
+        if place.damage is Damage.UNREADABLE and place.path.suffix != ".zst":
             raise OSError(0, place.detail)
+        if place.damage is Damage.UNREADABLE and place.line > 0:
+            self._lost += place.lines
+
+    def take_lost(self) -> int:
+        """Return how many lines could not be unpacked since it was asked last."""
+        lost, self._lost = self._lost, 0
+        return lost
 
 
 def _keep(path: Path, partner: str = "") -> Path:

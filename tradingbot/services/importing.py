@@ -23,7 +23,6 @@ from tradingbot.io.state_files import check_stamp
 from tradingbot.io.stream_writer import StreamWriter
 from tradingbot.io.streams import FOLDERS, JOURNAL, Stream
 from tradingbot.market.ticker import Ticker
-from tradingbot.services.memory import Recovered
 from tradingbot.services.recorder import Recorder
 from tradingbot.services.replay import usable_files
 
@@ -71,6 +70,7 @@ def import_ticks(
     then has no end.
     """
     usable = usable_files(files)
+    _check_room(state_dir, settings)
     if not taken:
         check_stamp(state_dir, ORIGIN, settings.TRADING_MODE, stamp=True)
     first_ms = min(file.first_ms for file in usable)
@@ -87,7 +87,7 @@ def import_ticks(
     ticks = rejected = triggers = 0
     total = sum(file.rows for file in usable)
     try:
-        recorder.begin(to_builtins(settings), sources, ORIGIN, Recovered(engine).facts())
+        recorder.begin(to_builtins(settings), sources, ORIGIN, {"kind": "cold", "source": "nothing"})
         for batch in _batches(read_ticks(files)):
             for ticker in batch:
                 now_ms = ticker.ts_ms
@@ -127,9 +127,12 @@ def _free_sid(first_ms: int, taken: set[str]) -> str:
 
 def _check(writer: StreamWriter, state_dir: Path, settings: Settings, trouble: list[str]) -> None:
     """Raise UsageError where the disk is too full, or has not taken all that was recorded."""
-    lost = sum(state.dropped for state in writer.states.values())
-    why = next(filter(None, trouble), "see the log") if lost or any(trouble) else None
-    if why is None and disk_low(state_dir, math.ceil(settings.MIN_FREE_MB)):
-        why = f"less than MIN_FREE_MB = {settings.MIN_FREE_MB:g} MB are free"
-    if why is not None:
+    if any(state.dropped or state.state == "degraded" for state in writer.states.values()):
+        why = next(filter(None, trouble), "a stream could not be written")
         raise UsageError(f"the import is not complete, {why}: begin again with another --state")
+    _check_room(state_dir, settings)
+
+
+def _check_room(state_dir: Path, settings: Settings) -> None:
+    if disk_low(state_dir, math.ceil(settings.MIN_FREE_MB)):
+        raise UsageError(f"less than MIN_FREE_MB = {settings.MIN_FREE_MB:g} MB are free: make room, and begin again")
