@@ -41,7 +41,7 @@ def test_every_command_has_a_place_in_the_documents() -> None:
     text = "".join(page.read_text() for page in PAGES)
     with pytest.raises(SystemExit):
         main(["--help"])
-    for command in ("replay", "config", "exchange", "status", "stop", "kill", "arm"):
+    for command in ("replay", "config", "exchange", "status", "stop", "kill", "arm", "explain", "anchors"):
         assert re.search(rf"tradingbot {command}\b", text), command
 
 

@@ -168,8 +168,7 @@ def _add_anchors(add: Add) -> None:
     command.add_argument("action", nargs="?", choices=["reset"], help="start the symbols' session and anchor anew")
     command.add_argument("symbols", nargs="*", metavar="SYMBOL", help="which")
     command.add_argument("--all", action="store_true", help="every symbol")
-    command.add_argument("--why", metavar="TEXT", help="the reason, for whoever looks later")
-    command.add_argument("--yes", action="store_true", help="act without asking")
+    _add_asking(command)
 
 
 def _add_control(add: Add) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from tradingbot.io.lines import encode
 from tradingbot.io.segments import repair_tail, sync_folder
 
-__all__ = ["AUDIT_NAME", "append_audit"]
+__all__ = ["AUDIT_NAME", "append_audit", "user"]
 
 AUDIT_NAME = "audit.jsonl"
 
@@ -21,7 +21,7 @@ def append_audit(state_dir: Path, what: str, why: str, **facts: str | float | li
     """Append one checked line to a state directory's audit.jsonl; on return it is on the disk. Raises OSError."""
     path = state_dir / AUDIT_NAME
     record = {
-        "v": 1, "ts_ms": int(time.time() * 1000), "who": _who(), "host": socket.gethostname(), "pid": os.getpid(),
+        "v": 1, "ts_ms": int(time.time() * 1000), "who": user(), "host": socket.gethostname(), "pid": os.getpid(),
         "what": what, "why": _spelt(why), **{name: _spelt(fact) for name, fact in facts.items()},
     }  # fmt: skip
     line = encode(record)
@@ -36,7 +36,8 @@ def append_audit(state_dir: Path, what: str, why: str, **facts: str | float | li
         sync_folder(state_dir)
 
 
-def _who() -> str:
+def user() -> str:
+    """Return the name of the user who acts, or the number of one without a name."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name
