@@ -30,7 +30,7 @@ MISFIT = "not what its manifest says"  # of a sealed segment that is read withou
 
 _BLOCK = 1 << 18  # of a plain file, forwards
 _TAIL_BLOCK = 1 << 16  # backwards: 300 ticks of 230 bytes are two
-_CHUNK = 256  # lines that are parsed at a time while `enough` is asked
+_CHUNK = 128  # lines that are parsed at a time while `enough` is asked
 _PLACES = 1_000  # that a report names; all are counted
 _WINDOW = 1 << 23  # bytes that a foreign zstd file may make its reader hold
 
@@ -243,6 +243,7 @@ def read_jsonl_tail(
     enough: Callable[[dict[str, Any]], bool] | None = None,
     report: ReadReport | None = None,
     segments: Sequence[Segment] | None = None,
+    ordered: bool = False,
 ) -> list[dict[str, Any]]:
     """Return the last `count` records of a series, the oldest first; with `enough` also those before, until it is true.
 
@@ -250,10 +251,11 @@ def read_jsonl_tail(
     or with a `count` of 0 how many. The record that it is true of is part of the result. Cost follows the records read:
     blocks from the file's end, across segments; of a sealed one the last frames, 1 MB of text each. A sealed one
     without a manifest is unpacked whole, on disk. What is no record is left out, counted and named in `report`.
-    `segments` are the series' own where the folder has been listed already: one listing serves 500 symbols.
+    `segments` are the series' own where the folder has been listed already: one listing serves 500 symbols. `ordered`
+    says that what is enough is so for everything older too: then `enough` is asked of few records.
     """
     report = ReadReport() if report is None else report
-    tail = _Tail(count, enough, report)
+    tail = _Tail(count, enough, report, ordered)
     for segment in reversed(list_segments(folder, series) if segments is None else segments):
         if tail.full():
             break
@@ -299,8 +301,14 @@ def read_jsonl_backwards(paths: Iterable[Path], report: ReadReport | None = None
 class _Tail:
     """Collect records, the newest first, until there are enough; `parts` are newest first, in each the oldest first."""
 
-    def __init__(self, count: int, enough: Callable[[dict[str, Any]], bool] | None, report: ReadReport) -> None:
-        self._count, self._enough, self._report = count, enough, report
+    def __init__(
+        self,
+        count: int,
+        enough: Callable[[dict[str, Any]], bool] | None,
+        report: ReadReport,
+        ordered: bool = False,
+    ) -> None:
+        self._count, self._enough, self._report, self._ordered = count, enough, report, ordered
         self._have, self._full = 0, enough is None and count <= 0
         self.parts: list[list[dict[str, Any]]] = []
 
@@ -327,6 +335,8 @@ class _Tail:
         if self._enough is None:
             self._have += len(records)
             self._full = self._have >= self._count
+        elif self._ordered and records and not self._enough(records[0]):
+            self._have += len(records)
         else:
             for place in range(len(records) - 1, -1, -1):
                 self._have += 1
