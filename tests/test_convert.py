@@ -12,13 +12,13 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from tests.damage import Terminal, digests, look, run
+from tests.damage import Terminal, digests, look, run, small
 from tests.test_replay import crash_csv
 from tradingbot.cli import main
 from tradingbot.io import stream_tables
 from tradingbot.io.jsonl import RotatingJSONLWriter, decode, encode, read_jsonl
 from tradingbot.io.sealing import seal
-from tradingbot.io.segments import list_segments, series_of
+from tradingbot.io.segments import list_segments, load_frames, series_of
 from tradingbot.io.state_files import StateLock
 from tradingbot.io.stream_tables import SCHEMAS
 from tradingbot.io.streams import FOLDERS, Stream, event_record, tick_record
@@ -109,6 +109,25 @@ def test_sealed_segments_replay_and_export_like_plain_ones(crash: Path, tmp_path
     text = b"".join(encode(found.record) for found in read_jsonl([packed]))
     packed.with_suffix("").write_bytes(text)  # as a kill within sealing leaves it
     assert decided(ticks, tmp_path / "4") == expected
+
+
+def test_a_damaged_sealed_segment_is_replayed_as_far_as_it_can_be_read(tmp_path: Path) -> None:
+    """The ticks before the damage count, and the complaint names the file."""
+    from tradingbot.io.market_files import read_ticks, scan
+
+    ticks = b"".join(encode(tick_record("s", seq, Ticker("A/B", T + seq, 100.0))) for seq in range(1, 10_001))
+    sealed = seal(small(tmp_path, ticks))
+    frames = load_frames(sealed, sealed.stat().st_size)
+    assert frames is not None
+    packed = bytearray(sealed.read_bytes())
+    packed[frames[0].packed + 100] ^= 0xFF
+    sealed.write_bytes(packed)
+    file = scan(sealed)
+    assert frames[0].lines <= file.rows < 10_000
+    assert file.complaint is not None
+    assert f"{sealed}: " in file.complaint
+    assert "damaged: " in file.complaint
+    assert [ticker.ts_ms for ticker in read_ticks([file])] == [T + seq for seq in range(1, file.rows + 1)]
 
 
 def test_an_export_holds_the_symbols_and_the_time_that_were_asked_for(state: Path, tmp_path: Path) -> None:
