@@ -21,7 +21,7 @@ from tradingbot.io.state_files import StateLock
 from tradingbot.io.streams import event_record, tick_record
 from tradingbot.market.ticker import Ticker
 from tradingbot.ops.findings import Ill
-from tradingbot.ops.repair import plan, repair
+from tradingbot.ops.repair import Step, Work, plan, repair
 
 
 @pytest.fixture(scope="module")
@@ -231,3 +231,24 @@ def test_a_directory_in_use_is_looked_at_and_not_repaired(locked: Path) -> None:
     edit(path, 5, DAMAGES["a changed digit"][0])
     assert run("fsck", str(locked)).returncode == 1
     assert run("fsck", str(locked), "--repair", "--yes", "--why", "x").returncode == 3
+
+
+def test_a_sealed_copy_beside_a_damaged_file_is_kept(state: Path) -> None:
+    """What a kill within sealing left may be the better of the two, so no repair writes over it."""
+    path = series(state)[0]
+    text = path.read_bytes()
+    sealed = seal(path)
+    packed = sealed.read_bytes()
+    path.write_bytes(text)
+    edit(path, 5, DAMAGES["a changed digit"][0])
+    assert main(["fsck", str(state), "--repair", "--yes", "--why", "killed, then a bad sector"]) == 0
+    assert sealed.with_name(sealed.name + ".original").read_bytes() == packed
+
+
+def test_an_audit_of_thousands_of_steps_is_told_in_lines_that_can_be_read(state: Path) -> None:
+    """No record of it is longer than a line may be, and together they name every step."""
+    steps = [Step(Work.REMOVE, f"{'x' * 200}{number}.tmp") for number in range(6_000)]
+    repair(state, steps, "many")
+    audit = [decode(line) for line in (state / "audit.jsonl").read_bytes().splitlines()]
+    assert [step for entry in audit for step in entry.get("steps", [])] == [str(step) for step in steps]
+    assert sum(len(entry.get("outcomes", [])) for entry in audit) == len(steps)

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tradingbot.commands.shared import answer, complain, settings_of
+from tradingbot.commands.shared import answer, complain, from_here, settings_of
 from tradingbot.commands.upkeep import LOCKS, ask
 from tradingbot.errors import UsageError
 
@@ -23,6 +23,7 @@ def export(arguments: argparse.Namespace) -> int:
     from tradingbot.io.jsonl import Damage, ReadReport
     from tradingbot.io.stream_tables import Selection, write_table
     from tradingbot.io.streams import Stream
+    from tradingbot.ops.findings import counted
     from tradingbot.ui.progress import showing_progress
 
     folder = Path(arguments.folder) if arguments.folder else settings_of(arguments, overrides=False).state_dir
@@ -47,9 +48,9 @@ def export(arguments: argparse.Namespace) -> int:
     if not any(table.rows for table in tables.values()):
         raise UsageError(f"no record under {folder} is what was asked for: nothing was written")
     if damaged:
-        complain(f"warning: {damaged:,} damaged lines are left out: tradingbot fsck {folder} names them")
+        complain(f"warning: left out: {counted(damaged, 'damaged line')} (tradingbot fsck {folder} names them)")
     if gaps:
-        complain(f"warning: {gaps:,} gap records, which say what could not be recorded, are left out")
+        complain(f"warning: left out: {counted(gaps, 'gap record')}, which say how many records are missing there")
     files = {
         stream.value: {"file": str(table.path), "rows": table.rows} for stream, table in tables.items() if table.path
     }
@@ -88,7 +89,7 @@ def import_(arguments: argparse.Namespace) -> int:
     from tradingbot.ui.progress import showing_progress
 
     effective = settings_of(arguments, overrides=False)
-    folder = effective.state_dir
+    folder = from_here(effective.state_dir)
     with showing_progress() as progress:
         files = scan_all(arguments.data, progress)
         for file in files:
@@ -116,9 +117,9 @@ def import_(arguments: argparse.Namespace) -> int:
 
 
 def _plan(folder: Path, files: list[DataFile], sessions: set[str]) -> str:
+    from tradingbot.ops.findings import counted
+
     rows = sum(file.rows for file in files)
-    names = ", ".join(sorted(sessions)[-3:])
-    return (
-        f"{folder} holds {len(sessions)} sessions already ({names}): an import would add one more, of {rows:,} ticks "
-        f"from {', '.join(file.path.name for file in files[:5])}{' and others' if len(files) > 5 else ''}"
-    )
+    held = f"{counted(len(sessions), 'session')} already ({', '.join(sorted(sessions)[-3:])})"
+    named = f"{', '.join(file.path.name for file in files[:5])}{' and others' if len(files) > 5 else ''}"
+    return f"{folder} holds {held}: an import would add one more, of {rows:,} ticks from {named}"

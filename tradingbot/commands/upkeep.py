@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from tradingbot.commands.shared import answer, complain, print_text, settings_of
+from tradingbot.commands.shared import answer, complain, from_here, print_text, settings_of
 from tradingbot.errors import SettingsError, UsageError
 
 __all__ = ["ask", "fsck", "state_and_limit"]
@@ -83,8 +83,8 @@ def state_and_limit(arguments: argparse.Namespace) -> tuple[Path, int]:
     except SettingsError as error:
         complain(f"warning: {error}; going on with STREAMS_MAX_GB as it is by default")
     else:
-        return effective.state_dir, int(effective.settings.STREAMS_MAX_GB * 1e9)
+        return from_here(effective.state_dir), int(effective.settings.STREAMS_MAX_GB * 1e9)
     from tradingbot.commands.control import target
     from tradingbot.config import registry
 
-    return target(arguments)[0], int(registry()["STREAMS_MAX_GB"].default * 1e9)
+    return from_here(target(arguments)[0]), int(registry()["STREAMS_MAX_GB"].default * 1e9)

@@ -234,22 +234,29 @@ def _lines(file: IO[bytes]) -> Iterator[bytes]:
 
 def _read_jsonl(path: Path) -> Iterator[Columns]:
     names: dict[str, None] = {}
-    for record in _json_records(path):
-        if record is not None:
-            names |= dict.fromkeys(record)
+    with contextlib.suppress(DataError):  # it is raised again below, behind the rows that stand before it
+        for record in _json_records(path):
+            if record is not None:
+                names |= dict.fromkeys(record)
     builder = _Builder(names, _number)
     rows: list[list[object]] = []
     unreadable = 0
-    for record in _json_records(path):
-        if record is None:
-            unreadable += 1
-        else:
-            rows.append([_hashable(record.get(name)) for name in builder.columns])
-        if len(rows) >= BATCH_ROWS:
-            yield builder.batch(list(zip(*rows, strict=True)), unreadable)
-            rows, unreadable = [], 0
+    problem = None
+    try:
+        for record in _json_records(path):
+            if record is None:
+                unreadable += 1
+            else:
+                rows.append([_hashable(record.get(name)) for name in builder.columns])
+            if len(rows) >= BATCH_ROWS:
+                yield builder.batch(list(zip(*rows, strict=True)), unreadable)
+                rows, unreadable = [], 0
+    except DataError as error:
+        problem = error
     if rows or unreadable:
         yield builder.batch(list(zip(*rows, strict=True)) if rows else [()] * len(builder.columns), unreadable)
+    if problem is not None:
+        raise problem
 
 
 @contextlib.contextmanager

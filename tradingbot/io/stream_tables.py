@@ -19,7 +19,7 @@ from tradingbot.io.streams import FOLDERS, Stream
 __all__ = ["FORMATS", "SCHEMAS", "Selection", "Table", "write_table"]
 
 FORMATS = ("parquet", "csv")
-BATCH_ROWS = 65_536
+BATCH_ROWS = 16_384  # of 1 kB each as a record, and a row group in Parquet
 REST = "rest"  # what of a journal's record no other column takes, as JSON text
 
 _HEAD = "v:int sid:text ts_ms:int "

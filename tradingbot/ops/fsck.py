@@ -288,6 +288,8 @@ def _look_at_state_files(report: Report) -> None:
     if not report.running:
         for folder in (report.state_dir, report.state_dir / "anchors"):
             for path in sorted(folder.glob("*.tmp")) if folder.is_dir() else ():
+                if path.is_dir():
+                    continue
                 report.note(Problem(Ill.LEFT_OVER, str(path.relative_to(report.state_dir))))
 
 

@@ -84,7 +84,8 @@ def _numbers(report: Report) -> list[str]:
         for why in dict.fromkeys(stretch.why for stretch in stretches):
             of_it = [stretch for stretch in stretches if stretch.why == why]
             count = sum(stretch.count for stretch in of_it)
-            where = f"{of_it[0].first} to {of_it[-1].last}"
+            first, last = of_it[0].first, of_it[-1].last
+            where = f"{first}" if first == last else f"{first} to {last}"
             told = "gap records name them" if session.gaps >= count else ""
             if not told and count <= session.gaps + report.lost:
                 told = "as many lines are damaged or torn"

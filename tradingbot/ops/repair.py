@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -23,6 +23,7 @@ from tradingbot.ops.numbering import whole
 __all__ = ["Outcome", "Step", "Work", "plan", "repair"]
 
 _STEP = 500  # lines that are checked at a time
+_AUDITED = 500  # steps in one record of the audit, which is a line, and a line has its bound
 
 
 class Work(StrEnum):
@@ -97,7 +98,7 @@ def repair(
 
     The audit says before what is to be done, and after it what was done. A step that fails leaves its file as it is.
     """
-    append_audit(state_dir, "fsck --repair: begins", why, steps=[str(step) for step in steps])
+    _audit(state_dir, "fsck --repair: begins", why, "steps", steps)
     outcomes = []
     for place, step in enumerate(steps):
         if progress is not None:
@@ -106,8 +107,13 @@ def repair(
             outcomes.append(Outcome(step, _DOING[step.work](state_dir / step.file)))
         except OSError as error:
             outcomes.append(Outcome(step, failed=error.strerror or str(error)))
-    append_audit(state_dir, "fsck --repair: ended", why, outcomes=[str(outcome) for outcome in outcomes])
+    _audit(state_dir, "fsck --repair: ended", why, "outcomes", outcomes)
     return outcomes
+
+
+def _audit(state_dir: Path, what: str, why: str, name: str, items: Sequence[Step | Outcome]) -> None:
+    for first in range(0, len(items), _AUDITED):
+        append_audit(state_dir, what, why, **{name: [str(item) for item in items[first : first + _AUDITED]]})
 
 
 def _cut(path: Path) -> str:
@@ -149,6 +155,9 @@ def _rewrite(path: Path) -> str:
     plain = path.with_suffix("") if is_sealed else path
     if not is_sealed:
         repair_tail(path)
+        sealed = path.with_name(path.name + ".zst")
+        if sealed.exists():  # it was read against the plain file when that was whole, and may be the better of the two
+            _keep(sealed)
     if is_sealed and manifest_path(path).exists():
         _keep(manifest_path(path))
     original = _keep(path, plain.name + ".bad")
