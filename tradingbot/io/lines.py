@@ -13,7 +13,9 @@ import orjson
 
 from tradingbot.errors import DataError
 
-__all__ = ["MAX_LINE", "Damage", "Damaged", "decode", "decode_lines", "encode", "plain_number", "read_number"]
+__all__ = [
+    "MAX_LINE", "Damage", "Damaged", "close_line", "decode", "decode_lines", "encode", "plain_number", "read_number",
+]  # fmt: skip
 
 MAX_LINE = 1 << 20  # bytes, line end included: a reader's memory is bounded by it, so a writer must not pass it
 _HEAD, _FOOT = b',"crc":"', b'"}'
@@ -48,7 +50,11 @@ def encode(record: Mapping[str, Any]) -> bytes:
     through `plain_number`. Raises TypeError for what JSON cannot hold (an int beyond 64 bits, a lone surrogate, nesting
     beyond 254) and ValueError for a record beyond MAX_LINE, which no reader would take.
     """
-    text = orjson.dumps(record)[:-1]
+    return close_line(orjson.dumps(record)[:-1])
+
+
+def close_line(text: bytes) -> bytes:
+    """Return a record that is JSON already, less its closing brace, as `encode` would; raise ValueError as it does."""
     if len(text) > MAX_LINE - _CRC:
         raise ValueError(f"a record of {len(text)} bytes, at most {MAX_LINE - _CRC} fit a line")
     return b'%b,"crc":"%08x"}\n' % (text, crc32(text))
