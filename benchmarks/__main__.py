@@ -7,7 +7,7 @@ import platform
 import sys
 from collections.abc import Callable, Iterator
 
-from benchmarks import engine_speed, processes, streams, warm, wide
+from benchmarks import engine_speed, processes, proving, streams, warm, wide
 
 BENCHMARKS: dict[str, Callable[[], Iterator[str]]] = {
     "engine": engine_speed.engine,
@@ -19,6 +19,9 @@ BENCHMARKS: dict[str, Callable[[], Iterator[str]]] = {
     "day": processes.day,
     "files": streams.files,
     "warm": warm.warm,
+    "proving": proving.proving,
+    "recording": proving.recording,
+    "stall": proving.stall,
 }
 
 

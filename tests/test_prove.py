@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 from tests.test_live import bot, call, status_of, wait_for
 from tradingbot.io.jsonl import decode, encode, read_jsonl
 from tradingbot.io.segments import list_segments
-from tradingbot.io.streams import input_of, rejection_record, tick_record
+from tradingbot.io.streams import input_of, lead_of, rejection_record, tick_line, tick_record
 from tradingbot.market.ticker import Ticker
 from tradingbot.ops.prove import prove
 
@@ -179,21 +179,23 @@ def test_the_schema_page_names_every_member_that_a_run_writes(recorded: Path) ->
             assert set(decode(example.encode())) <= named
 
 
+@pytest.mark.parametrize("bid", [99.5, None, 99])
 @pytest.mark.parametrize("last", [100.0, float("nan"), float("inf"), True, "abc", None, [1]])
-def test_a_ticker_comes_back_out_of_its_record(last: Any) -> None:
+def test_a_ticker_comes_back_out_of_its_record(last: Any, bid: Any) -> None:
     """Accepted or rejected, whatever an exchange answered: the engine is told the very same again."""
     from tradingbot.config import make_settings
     from tradingbot.engine.engine import Engine
     from tradingbot.engine.events import Rejected
 
-    ticker = Ticker("BTC/USDT", 1_700_000_000_000, last, 99.5, 100.5, 1e6, 1.0, 2.0, 1_700_000_000_005, 3, None)
+    ticker = Ticker("BTC/USDT", 1_700_000_000_000, last, bid, bid and 100.5, 1e6, 1.0, 2.0, 1_700_000_000_005, 3, None)
     engine = Engine(make_settings({}))
     outputs = engine.process(ticker)
     if outputs and isinstance(outputs[0], Rejected):
-        record = rejection_record("s", 1, ticker, outputs[0])
+        line = encode(rejection_record("s", 1, ticker, outputs[0]))
     else:
-        record = tick_record("s", 1, ticker)
-    again = input_of(decode(encode(record)))
+        line = tick_line(lead_of("s"), "s", 1, ticker)
+        assert decode(line) == decode(encode(tick_record("s", 1, ticker)))
+    again = input_of(decode(line))
     assert repr(again) == repr(ticker)
     assert repr(Engine(make_settings({})).process(again)) == repr(outputs)
 
