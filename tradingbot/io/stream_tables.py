@@ -37,9 +37,9 @@ SCHEMAS: dict[Stream, str] = {
     "window_peak:float window_peak_ms:int window_trough:float session_start:float session_peak:float anchor:json "
     "checks:json fingerprint:text side:text qty:float price:float fee:float cash:float reason:text entry:float "
     "height:float entry_ms:int exit_ms:int exit:float pnl:float fees:float detail:text name:text why:text "
-    "step_ms:int missing:int on:bool version:text exchange:text settings:json sources:json checkpoint:json "
-    + REST
-    + ":json",
+    "step_ms:int missing:int on:bool version:text exchange:text settings:json sources:json start:json "
+    "checkpoint:json parts:int part:int symbols:json windows:json positions:json orders:json amount_steps:json "
+    "counts:json file:text sessions:json " + REST + ":json",
 }
 """Columns of each stream, in order, with their types; `json` is text that holds a list or an object."""
 
