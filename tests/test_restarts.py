@@ -20,6 +20,8 @@ from tests.test_live import bot, call, command, status_of
 from tradingbot.io.saved import CHECKPOINT
 from tradingbot.ops.prove import prove
 
+pytestmark = pytest.mark.feature("FEATURE_WARMSTART_TICKS")
+
 KILLS = int(os.environ.get("TRADINGBOT_TEST_KILLS", "3"))  # twenty in the crash test
 LIVELY = ("--set", "DROP_TRIGGER_VALUE=0.997", "--set", "GLOBAL_TRADING=true", "--set", "ENTRY_BURST_MAX=50")
 

@@ -21,6 +21,8 @@ from tradingbot.io.streams import FOLDERS, JOURNAL, Stream, input_of, rejection_
 from tradingbot.market.ticker import Ticker
 from tradingbot.services.housekeeping import Housekeeper
 
+pytestmark = pytest.mark.feature("FEATURE_PERSIST_STREAMS")
+
 T = 1_700_000_000_000
 
 

@@ -24,6 +24,8 @@ from tradingbot.market.ticker import Ticker
 from tradingbot.ops.prove import prove
 from tradingbot.services.warm_start import recover
 
+pytestmark = pytest.mark.feature("FEATURE_WARMSTART_TICKS")
+
 BTC, ETH = "BTC/USDT", "ETH/USDT"
 T = START_MS
 
