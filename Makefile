@@ -1,5 +1,5 @@
 # make run     set up, run the bot on the embedded exchange, thirty times as fast as life (DURATION=60: for a minute)
-# make crash   set up, replay a synthetic crash with paper orders
+# make replay  set up, replay a synthetic crash with paper orders
 # make test    set up, check and test everything
 # make check   ruff, strict typing, layers
 # make bench   figures, as ratios measured in one run
@@ -16,7 +16,7 @@ DURATION ?=
 RUN_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run crash test check bench system lock docs clean
+.PHONY: help run replay test check bench system lock docs clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -42,10 +42,10 @@ run: .venv/run.stamp
 	@$(PY) -m tradingbot --home build/run --dashboard $(if $(DURATION),--duration $(DURATION)) \
 	  --set EMBEDDED_SPEED=$(SPEED) $(RUN_ARGS)
 
-crash: .venv/run.stamp
-	@mkdir -p build/crash
-	@$(PY) -m tradingbot.simulated.market --seed 7 --hours 4 --out build/crash/crash.csv
-	@$(PY) -m tradingbot replay build/crash/crash.csv --set GLOBAL_TRADING=true --out build/crash/replay
+replay: .venv/run.stamp
+	@mkdir -p build/replay
+	@$(PY) -m tradingbot.simulated.market --seed 7 --hours 4 --out build/replay/crash.csv
+	@$(PY) -m tradingbot replay build/replay/crash.csv --set GLOBAL_TRADING=true --out build/replay/result
 
 test: check system
 	@$(PY) -m pytest $(PYTEST_ARGS)
