@@ -1,0 +1,8 @@
+"""Every row of the crash test."""
+
+from __future__ import annotations
+
+from tests.crash import kills
+from tests.crash.rows import Row
+
+ROWS: tuple[Row, ...] = (kills.ROW,)
