@@ -7,14 +7,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tradingbot.config import make_settings
+from tradingbot.engine.engine import Engine
+from tradingbot.engine.events import Rejected
 from tradingbot.io import stream_writer
 from tradingbot.io.jsonl import RotatingJSONLWriter, decode, encode, read_jsonl
 from tradingbot.io.segments import list_segments
 from tradingbot.io.stream_writer import StreamWriter
-from tradingbot.io.streams import FOLDERS, JOURNAL, Stream
+from tradingbot.io.streams import FOLDERS, JOURNAL, Stream, input_of, rejection_record, tick_record
+from tradingbot.market.ticker import Ticker
 from tradingbot.services.housekeeping import Housekeeper
 
 T = 1_700_000_000_000
@@ -210,3 +214,24 @@ def test_too_much_goes_and_a_full_disk_is_noticed(tmp_path: Path) -> None:
     keeper.look()
     assert keeper.is_low
     assert not (tmp_path / "reserve").exists()
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [10**400, -(10**400), 10**20, -(10**20), 10**4000, "\ud800", "9" * 5000, [[1]] * 2000, {"a": "\udfff"}, {1: 2}],
+    ids=range(10),
+)  # fmt: skip
+@pytest.mark.parametrize("place", ["last", "bid", "quote_volume", "bid_size", "answered_as"])
+def test_whatever_an_exchange_answers_fits_a_record_and_meets_the_same_guards_again(odd: Any, place: str) -> None:
+    """Numbers beyond 64 bits, half characters, lists and tables where a number belongs."""
+    ticker = msgspec.structs.replace(Ticker("BTC/USDT", 1_700_000_000_000, 100.0, 99.5, 100.5), **{place: odd})
+    outputs = Engine(make_settings({})).process(ticker)
+    if outputs and isinstance(outputs[0], Rejected):
+        record = rejection_record("s", 1, ticker, outputs[0])
+    else:
+        record = tick_record("s", 1, ticker)
+    again = Engine(make_settings({})).process(input_of(decode(encode(record))))
+    assert [type(output) for output in again] == [type(output) for output in outputs]
+    if outputs and isinstance(outputs[0], Rejected):
+        assert isinstance(again[0], Rejected)
+        assert again[0].reason == outputs[0].reason

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -12,7 +12,7 @@ from tradingbot.engine.engine import Engine
 from tradingbot.io.lines import encode
 from tradingbot.io.streams import event_record
 
-__all__ = ["PART", "checkpoint_lines", "join"]
+__all__ = ["PART", "checkpoint_lines", "join", "joined"]
 
 PART = "checkpoint_part"
 
@@ -65,6 +65,26 @@ def join(head: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> dict[st
             before = whole["windows"].get(symbol, {"highs": [], "lows": []})
             whole["windows"][symbol] = {end: before[end] + piece[end] for end in ("highs", "lows")}
     return whole
+
+
+def joined(records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the records of a journal, each checkpoint whole in its record (None where it is incomplete), no parts."""
+    head: dict[str, Any] | None = None
+    parts: list[dict[str, Any]] = []
+    for record in records:
+        is_part = record.get("type") == PART
+        if head is not None:
+            parts += [record] * is_part
+            if not is_part or len(parts) == head["parts"] - 1:
+                yield head | {"checkpoint": join(head, parts)}
+                head = None
+        if not is_part:
+            if record.get("parts", 1) == 1:
+                yield record
+            else:
+                head, parts = record, []
+    if head is not None:
+        yield head | {"checkpoint": join(head, parts)}
 
 
 def _raw(value: Any) -> orjson.Fragment:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 import tempfile
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -20,7 +21,10 @@ from tradingbot.errors import DataError
 from tradingbot.io.lines import MAX_LINE, Damage, decode_lines
 from tradingbot.io.segments import Frame, Segment, list_segments, load_frames, manifest_path
 
-__all__ = ["Found", "Place", "ReadReport", "read_jsonl", "read_jsonl_backwards", "read_jsonl_tail"]
+__all__ = [
+    "Block", "Found", "Place", "ReadReport", "numbered_lines", "open_segment", "read_jsonl", "read_jsonl_backwards",
+    "read_jsonl_tail", "start_of", "text_blocks",
+]  # fmt: skip
 
 _BLOCK = 1 << 18  # of a plain file, forwards
 _TAIL_BLOCK = 1 << 16  # backwards: 300 ticks of 230 bytes are two
@@ -63,6 +67,12 @@ class ReadReport:
         if len(self.places) < _PLACES:
             self.places.append(place)
 
+    def forget_torn(self, newest: Path | None) -> None:
+        """Take back that the newest segment of a series ends in the middle of a line: somebody may be writing it."""
+        kept = [place for place in self.places if place.damage is not Damage.TORN or place.path != newest]
+        self.damaged -= len(self.places) - len(kept)
+        self.places = kept
+
 
 class _Strict(ReadReport):
     """Raise DataError at the first thing that cannot be read."""
@@ -82,8 +92,8 @@ def read_jsonl(paths: Iterable[Path], report: ReadReport | None = None, strict: 
     for path in paths:
         try:
             with ExitStack() as opened:
-                file, found = _open(path, opened)
-                for first, lines in _lines(_blocks(file, found, notes), found, notes):
+                file, found = open_segment(path, opened)
+                for first, lines in numbered_lines(text_blocks(file, found, notes), found, notes):
                     for line, record in enumerate(decode_lines(lines), first):
                         if isinstance(record, Damage):
                             notes.note(Place(found, line, record))
@@ -94,7 +104,8 @@ def read_jsonl(paths: Iterable[Path], report: ReadReport | None = None, strict: 
             notes.note(Place(path, 0, Damage.UNREADABLE, error.strerror or str(error)))
 
 
-def _open(path: Path, opened: ExitStack) -> tuple[IO[bytes], Path]:
+def open_segment(path: Path, opened: ExitStack) -> tuple[IO[bytes], Path]:
+    """Open a segment until the stack is closed, the sealed one where the plain one has gone; return file and path."""
     try:
         return opened.enter_context(path.open("rb", buffering=0)), path
     except FileNotFoundError:
@@ -104,33 +115,38 @@ def _open(path: Path, opened: ExitStack) -> tuple[IO[bytes], Path]:
     return opened.enter_context(sealed.open("rb", buffering=0)), sealed
 
 
-class _Block(NamedTuple):
+class Block(NamedTuple):
     """Hold some bytes of text, or say how many lines could not be had."""
 
     text: bytes
     lost: int = 0
 
 
-def _blocks(file: IO[bytes], path: Path, notes: ReadReport) -> Iterator[_Block]:
-    """Yield a file's text in order."""
+def text_blocks(file: IO[bytes], path: Path, notes: ReadReport, start: int = 0) -> Iterator[Block]:
+    """Yield a file's text in order, from a byte of the text on."""
     if path.suffix != ".zst":
+        file.seek(start)
         while text := file.read(_BLOCK):
-            yield _Block(text)
+            yield Block(text)
         return
     frames = load_frames(path, os.fstat(file.fileno()).st_size)
     if frames is None:
-        yield from _unpacked(file, path, notes)
+        for block in _unpacked(file, path, notes):
+            yield Block(block.text[start:])
+            start = max(start - len(block.text), 0)
         return
     offset, line = 0, 1
     for frame in frames:
-        block = _frame(file, offset, frame)
-        if block.lost:
-            notes.note(Place(path, line, Damage.UNREADABLE, f"{frame.lines} lines of a damaged frame"))
-        yield block
+        if start < frame.text:
+            block = _frame(file, offset, frame)
+            if block.lost:
+                notes.note(Place(path, line, Damage.UNREADABLE, f"{frame.lines} lines of a damaged frame"))
+            yield Block(block.text[start:], block.lost)
+        start = max(start - frame.text, 0)
         offset, line = offset + frame.packed, line + frame.lines
 
 
-def _unpacked(file: IO[bytes], path: Path, notes: ReadReport) -> Iterator[_Block]:
+def _unpacked(file: IO[bytes], path: Path, notes: ReadReport) -> Iterator[Block]:
     """Yield the text of a zstd file without a manifest that fits it, as far as it can be had."""
     if manifest_path(path).exists():
         notes.note(Place(path, 0, Damage.UNREADABLE, "not what its manifest says"))
@@ -138,24 +154,24 @@ def _unpacked(file: IO[bytes], path: Path, notes: ReadReport) -> Iterator[_Block
     try:
         with unpacker.stream_reader(file, read_across_frames=True, closefd=False) as reader:
             while text := reader.read(_BLOCK):
-                yield _Block(text)
+                yield Block(text)
     except zstandard.ZstdError as error:
         notes.note(Place(path, 0, Damage.UNREADABLE, str(error)))
 
 
-def _frame(file: IO[bytes], offset: int, frame: Frame) -> _Block:
+def _frame(file: IO[bytes], offset: int, frame: Frame) -> Block:
     """Return the text of one frame, or that its lines are lost."""
     packed = os.pread(file.fileno(), frame.packed, offset)
     try:
         if zstandard.frame_content_size(packed) == frame.text:  # before memory is taken for what it claims
-            return _Block(zstandard.ZstdDecompressor(max_window_size=_WINDOW).decompress(packed))
+            return Block(zstandard.ZstdDecompressor(max_window_size=_WINDOW).decompress(packed))
     except (zstandard.ZstdError, MemoryError):
         pass
-    return _Block(b"", max(frame.lines, 1))
+    return Block(b"", max(frame.lines, 1))
 
 
-def _lines(blocks: Iterable[_Block], path: Path, notes: ReadReport) -> Iterator[tuple[int, list[bytes]]]:
-    """Yield complete lines without their ends, a block's at a time, with the number of the first."""
+def numbered_lines(blocks: Iterable[Block], path: Path, notes: ReadReport) -> Iterator[tuple[int, list[bytes]]]:
+    """Yield complete lines without their ends, a block's at a time, with the number of the first, from 1."""
     number, rest = 1, b""
     for block in blocks:
         number += block.lost
@@ -166,6 +182,36 @@ def _lines(blocks: Iterable[_Block], path: Path, notes: ReadReport) -> Iterator[
         number += len(lines)
     if rest:
         notes.note(Place(path, number, Damage.TORN))
+
+
+def start_of(path: Path, is_late: Callable[[bytes], bool | None]) -> int | None:
+    """Return where in a segment's text to begin for all lines that are late: the start of a line, None for all of it.
+
+    `is_late` is false for the lines before some place and true for those behind it; None where a line does not tell.
+    Lines before the place may still be among those behind the start, 64 KB of a plain segment, a frame of a sealed one.
+    Cost follows the logarithm of the segment's length. Raises OSError.
+    """
+    with ExitStack() as opened:
+        file, found = open_segment(path, opened)
+        size = os.fstat(file.fileno()).st_size
+        frames = (load_frames(found, size) or []) if found.suffix == ".zst" else None
+        blocks = range(0, size, _TAIL_BLOCK) if frames is None else range(len(frames))
+
+        def text(block: int) -> tuple[int, bytes]:
+            if frames is None:
+                part = os.pread(file.fileno(), _TAIL_BLOCK, block)
+                skipped = part.find(b"\n") + 1 if block else 0
+                return block + skipped, part[skipped:]
+            before = frames[:block]
+            packed = _frame(file, sum(frame.packed for frame in before), frames[block])
+            return sum(frame.text for frame in before), packed.text
+
+        def late(block: int) -> bool:
+            told = (is_late(line) for line in text(block)[1].split(b"\n"))
+            return next((answer for answer in told if answer is not None), True)
+
+        place = bisect_left(blocks, True, key=late)
+        return None if place == 0 else text(blocks[place - 1])[0]
 
 
 def read_jsonl_tail(
@@ -191,7 +237,7 @@ def read_jsonl_tail(
             break
         try:
             with ExitStack() as opened:
-                file, path = _open(segment.path, opened)
+                file, path = open_segment(segment.path, opened)
                 below = 1  # lines from here to the file's end, and one
                 for block in _lines_backwards(_blocks_backwards(file, path, opened, report), path, report):
                     length = len(block)
@@ -214,7 +260,7 @@ def read_jsonl_backwards(paths: Iterable[Path], report: ReadReport | None = None
     for given in paths:
         try:
             with ExitStack() as opened:
-                file, path = _open(given, opened)
+                file, path = open_segment(given, opened)
                 below = 1
                 for block in _lines_backwards(_blocks_backwards(file, path, opened, report), path, report):
                     for place, record in enumerate(reversed(decode_lines(block)), below):
@@ -270,7 +316,7 @@ class _Tail:
         self.parts.append(records)
 
 
-def _blocks_backwards(file: IO[bytes], path: Path, opened: ExitStack, report: ReadReport) -> Iterator[_Block]:
+def _blocks_backwards(file: IO[bytes], path: Path, opened: ExitStack, report: ReadReport) -> Iterator[Block]:
     """Yield a file's text, the last block first."""
     if path.suffix == ".zst":
         size = os.fstat(file.fileno()).st_size
@@ -290,11 +336,11 @@ def _blocks_backwards(file: IO[bytes], path: Path, opened: ExitStack, report: Re
     end = os.fstat(file.fileno()).st_size
     while end > 0:
         start = max(end - _TAIL_BLOCK, 0)
-        yield _Block(os.pread(file.fileno(), end - start, start))
+        yield Block(os.pread(file.fileno(), end - start, start))
         end = start
 
 
-def _lines_backwards(blocks: Iterable[_Block], path: Path, report: ReadReport) -> Iterator[list[bytes]]:
+def _lines_backwards(blocks: Iterable[Block], path: Path, report: ReadReport) -> Iterator[list[bytes]]:
     """Yield complete lines without their ends, the last block's first, in order within a block."""
     rest, ended = b"", False  # the line whose beginning is yet to come, and whether its end was seen
     for block in blocks:

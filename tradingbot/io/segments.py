@@ -260,16 +260,12 @@ def load_frames(path: Path, size: int) -> list[Frame] | None:
 
 
 def load_sessions(path: Path) -> dict[str, list[int]]:
-    """Return of each session in a sealed segment its least and greatest `seq` and its records, none where none tells.
+    """Return of each session in a sealed segment its least and greatest `seq` (0 without any) and its records.
 
-    In the order in which the segment holds them; a session without a `seq` is left out.
+    In the order in which the segment holds them; none where no manifest tells.
     """
     try:
         sessions = orjson.loads(manifest_path(path).read_bytes())["sessions"]
-        return {
-            str(sid): [*map(int, facts["seq"]), int(facts["records"])]
-            for sid, facts in sessions.items()
-            if facts["seq"] is not None
-        }
+        return {str(sid): [*map(int, facts["seq"] or (0, 0)), int(facts["records"])] for sid, facts in sessions.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}

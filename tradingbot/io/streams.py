@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
 import msgspec
+import orjson
 
 from tradingbot.engine.engine import Engine
 from tradingbot.engine.events import (
@@ -52,6 +54,7 @@ __all__ = [
 
 VERSION = 1
 
+MAX_TEXT = 1_000  # of what an exchange may have put in the place of a number
 NAMED = ("NaN", "Infinity", "-Infinity")
 
 Told = Decision | ExitDecided | Filled | Cancelled | Trade
@@ -84,15 +87,17 @@ TICKER_FIELDS = tuple(field for field in Ticker.__struct_fields__ if field not i
 def tick_record(sid: str, seq: int, t: Ticker) -> dict[str, Any]:
     """Return an accepted ticker as a record of the ticks: with all that its guards saw, absent members left out."""
     record: dict[str, Any] = {
-        "v": VERSION, "sid": sid, "ts_ms": t.ts_ms, "seq": seq, "symbol": t.symbol, "last": t.last, "bid": t.bid,
-        "ask": t.ask,
+        "v": VERSION, "sid": sid, "ts_ms": t.ts_ms, "seq": seq, "symbol": t.symbol,
+        "last": t.last if type(t.last) is float else _told(t.last),
+        "bid": t.bid if type(t.bid) is float else _told(t.bid),
+        "ask": t.ask if type(t.ask) is float else _told(t.ask),
     }  # fmt: skip
     if t.bid_size is not None:
-        record["bid_size"] = t.bid_size
+        record["bid_size"] = t.bid_size if type(t.bid_size) is float else _told(t.bid_size)
     if t.ask_size is not None:
-        record["ask_size"] = t.ask_size
+        record["ask_size"] = t.ask_size if type(t.ask_size) is float else _told(t.ask_size)
     if t.quote_volume is not None:
-        record["quote_volume"] = t.quote_volume
+        record["quote_volume"] = t.quote_volume if type(t.quote_volume) is float else _told(t.quote_volume)
     if t.recv_ms is not None:
         record["recv_ms"] = t.recv_ms
     if t.feed_age_ms is not None:
@@ -175,8 +180,28 @@ def output_of(record: Mapping[str, Any]) -> Told:
 
 
 def _told(value: Any) -> Any:
-    """Return a member of a rejected ticker, which may be anything that an exchange has answered."""
-    return plain_number(value) if isinstance(value, float) else value
+    """Return a member of a ticker, which may be anything that an exchange has answered, as a record can hold it.
+
+    Read again it meets the same guards: an int beyond 64 bits becomes the double that they take it for.
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        if -(2**63) <= value < 2**64:
+            return value
+        try:
+            value = float(value)
+        except OverflowError:
+            value = math.inf
+    if isinstance(value, float):
+        return plain_number(value)
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()[:MAX_TEXT]
+    try:
+        text = orjson.dumps(value)
+    except TypeError:
+        text = b""
+    return value if 0 < len(text) <= MAX_TEXT else repr(value)[:MAX_TEXT]
 
 
 def _value(value: Any) -> Any:

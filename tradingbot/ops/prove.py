@@ -2,228 +2,354 @@
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
-from operator import attrgetter
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from tradingbot.config import make_settings
 from tradingbot.engine.engine import Engine
-from tradingbot.engine.events import Output
+from tradingbot.engine.events import ConditionName, Output, Rejected
 from tradingbot.errors import UsageError
-from tradingbot.io.jsonl import ReadReport, encode, read_jsonl
-from tradingbot.io.segments import list_segments, names_by_series
-from tradingbot.io.streams import FOLDERS, JOURNAL, Stream, input_of, output_record, stream_of
+from tradingbot.io.checkpoints import PART, joined
+from tradingbot.io.jsonl import ReadReport, encode, read_jsonl, read_jsonl_tail
+from tradingbot.io.segments import list_segments, load_sessions
+from tradingbot.io.streams import FOLDERS, JOURNAL, input_of, output_record
+from tradingbot.io.tick_files import TickFiles, TickRecord, newest_ms
+from tradingbot.ops.proof import Absences, Divergence, Explanation, Proof, SessionProof, first_difference
 
 __all__ = ["Divergence", "Proof", "SessionProof", "prove"]
 
 OUTPUTS = frozenset({"decision", "exit", "fill", "cancelled", "trade"})
-MARKS = frozenset({"session_start", "session_end", "recording", "checkpoint", "gap"})
+INPUTS = frozenset({"rejected", "settings", "condition", "parked", "anchor_reset", "clock_step"})
+OFF_WHYS = {"flag": "FEATURE_PERSIST_STREAMS off", "disk low": "disk low"}
+LOST, DELETED = "lost to a disk that could not be written", "segments deleted"
+CAUGHT_UP = "caught up"  # why a decision that a later start has made up for is blocked
+NEVER = 1 << 62
+
+Record = dict[str, Any]
+Progress = Callable[[str, int, int], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Divergence:
-    """Hold the first place where engine and record part: the record found and the one made again, None for neither."""
-
-    seq: int
-    found: dict[str, Any] | None
-    made: dict[str, Any] | None
-
-
-@dataclass(slots=True)
-class SessionProof:
-    """Hold what was compared of one session; `unrecorded` are stretches (first, last seq) without their inputs."""
-
-    sid: str
-    inputs: int = 0
-    outputs: int = 0
-    unrecorded: list[tuple[int, int, str]] = field(default_factory=list)
-    missing: int | None = None  # the first seq that is absent for no recorded reason
-    ended: bool = False
-    divergence: Divergence | None = None
-
-    @property
-    def verdict(self) -> str:
-        """Return equal, differs, or cannot tell."""
-        if self.divergence is not None:
-            return "differs"
-        unexplained = self.missing is not None and self.ended
-        return "cannot tell" if unexplained or not self.inputs else "equal"
-
-
-@dataclass(slots=True)
-class Proof:
-    """Hold the proofs of all sessions and what could not be read."""
-
-    sessions: list[SessionProof] = field(default_factory=list)
-    report: ReadReport = field(default_factory=ReadReport)
-
-    @property
-    def exit_code(self) -> int:
-        """Return 0 where all that is recorded is equal, 1 where it differs or is damaged, 2 where nobody can tell."""
-        verdicts = {session.verdict for session in self.sessions}
-        if "differs" in verdicts or self.report.damaged:
-            return 1
-        return 2 if "cannot tell" in verdicts or not verdicts else 0
-
-    def to_record(self) -> dict[str, Any]:
-        """Return the proof as a JSON object."""
-        damage = {"records": self.report.records, "damaged": self.report.damaged}
-        return {"sessions": [asdict(session) | {"verdict": session.verdict} for session in self.sessions], **damage}
-
-    def text(self) -> str:
-        """Return the proof in words."""
-        lines = []
-        for session in self.sessions:
-            lines.append(
-                f"{session.sid}: {session.verdict}, {session.inputs:,} inputs, {session.outputs:,} outputs"
-                + ("" if session.ended else ", without an end")
-                + "".join(f"; not recorded: {first} to {last}, {why}" for first, last, why in session.unrecorded)
-                + ("" if session.missing is None else f"; {session.missing} is missing")
-            )
-            if session.divergence is not None:
-                lines.append(f"  first at input {session.divergence.seq}")
-                lines.append(f"  recorded: {_line(session.divergence.found)}")
-                lines.append(f"  again:    {_line(session.divergence.made)}")
-        for place in self.report.places:
-            lines.append(f"damaged: {place}")
-        return "\n".join(lines)
-
-
-def _line(record: dict[str, Any] | None) -> str:
-    return "nothing" if record is None else encode(record).decode().rstrip()
-
-
-@dataclass(frozen=True, slots=True)
-class _Item:
-    key: tuple[str, int, int]  # session, seq (or cause), inputs before outputs before marks
-    record: dict[str, Any]
-
-
-def prove(state_dir: Path, progress: Callable[[str, int, int], None] | None = None) -> Proof:
+def prove(state_dir: Path, progress: Progress | None = None, last_min: float | None = None) -> Proof:
     """Run all that is recorded under a state directory through the engine again; raise UsageError where nothing is.
 
-    Cost and time follow the records; memory does not.
+    With `last_min` that is only the last so many minutes, from the last checkpoint before them on. A bot may go on
+    writing meanwhile. Cost and time follow the records; memory does not, but with the minutes of the journal.
     """
     proof = Proof()
-    sources = [_journal(state_dir, proof.report), *_ticks(state_dir, proof.report)]
-    run: _Run | None = None
-    for read, item in enumerate(heapq.merge(*sources, key=attrgetter("key"))):
-        if progress is not None and read % 10_000 == 0:
-            progress("proving", read, 0)
-        if run is None or run.proof.sid != item.key[0]:
-            run = _Run(SessionProof(item.key[0]))
-            proof.sessions.append(run.proof)
-        run.take(item)
-    if not proof.sessions:
+    records, order, newest = _journal(state_dir, proof.report, last_min)
+    first = next(records, None)
+    if first is None:
         raise UsageError(f"nothing is recorded under {state_dir}")
+    begins = None if last_min is None or first.get("checkpoint") is None else first["checkpoint"]["seq"]
+    after = None if begins is None else (first["sid"], begins)
+    ticks = TickFiles(state_dir, order, proof.report, after)
+    runs: list[_Run] = []
+    deleted: list[tuple[str, Explanation]] = []
+    for (sid, _), group in itertools.groupby(itertools.chain([first], records), _Sessions()):
+        run = _Run(sid, group, deleted, None if runs else begins)
+        runs.append(run)
+        for batch in ticks.session(sid):
+            run.ticks(batch)
+            if progress is not None:
+                progress("proving", proof.report.records, 0)
+        run.end()
+    ticks.rest()
+    proof.strangers, proof.disordered = ticks.strangers, ticks.disordered
+    for run in runs:
+        gaps = [Explanation(LOST, gap.after, gap.before, gap.missing) for gap in ticks.gaps.get(run.proof.sid, ())]
+        run.explain([*gaps, *(explanation for sid, explanation in deleted if sid == run.proof.sid)])
+        proof.sessions.append(run.proof)
+    proof.report.forget_torn(newest)
     return proof
 
 
-def _ticks(state_dir: Path, report: ReadReport) -> Iterator[Iterator[_Item]]:
-    folder = state_dir / FOLDERS[Stream.TICKS]
-    for series in names_by_series(folder) if folder.is_dir() else ():
-        yield _items((segment.path for segment in list_segments(folder, series)), report)
+class _Sessions:
+    """Tell sessions apart: by their names, and where one of the same name begins anew."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def __call__(self, record: Record) -> tuple[str, int]:
+        self._count += record.get("type") == "session_start"
+        return record["sid"], self._count
 
 
-def _journal(state_dir: Path, report: ReadReport) -> Iterator[_Item]:
+def _journal(
+    state_dir: Path, report: ReadReport, last_min: float | None
+) -> tuple[Iterator[Record], list[str], Path | None]:
+    """Return the journal's records as far back as is asked for, its sessions in order, and its newest segment."""
     folder = state_dir / FOLDERS[JOURNAL]
-    segments = list_segments(folder, JOURNAL.value) if folder.is_dir() else []
-    return _items((segment.path for segment in segments), report)
+    segments = list_segments(folder, JOURNAL.value)
+    newest = segments[-1].path if segments else None
+    records: Iterable[Record]
+    if last_min is None:
+        sids = (sid for segment in segments for sid in load_sessions(segment.path) or _sids(segment.path))
+        records = (found.record for found in read_jsonl((segment.path for segment in segments), report))
+    else:
+        times = [record["ts_ms"] for record in read_jsonl_tail(folder, JOURNAL.value, 1)]
+        end_ms = max([*times, newest_ms(state_dir) or 0])
+        records = read_jsonl_tail(folder, JOURNAL.value, 0, _Start(end_ms - last_min * 60_000), report)
+        sids = (record["sid"] for record in records)
+    return joined(records), list(dict.fromkeys(sids)), newest
 
 
-def _items(paths: Iterator[Path], report: ReadReport) -> Iterator[_Item]:
-    for found in read_jsonl(paths, report):
-        record = found.record
-        kind = record.get("type")
-        if kind == "session_start":
-            key = (record["sid"], -1, 0)
-        elif kind in OUTPUTS:
-            key = (record["sid"], record["cause"], 1)
-        elif kind in MARKS:
-            if "seq" not in record:
-                continue
-            key = (record["sid"], record["seq"], 2)
-        else:
-            key = (record["sid"], record["seq"], 0)
-        yield _Item(key, record)
+def _sids(path: Path) -> Iterator[str]:
+    """Yield the sessions of an open segment."""
+    return (str(found.record.get("sid")) for found in read_jsonl([path]))
+
+
+class _Start:
+    """Say of records, the newest first, whether a checkpoint is whole and not after a time."""
+
+    def __init__(self, latest_ms: float) -> None:
+        self._latest_ms, self._parts = latest_ms, 0
+
+    def __call__(self, record: Record) -> bool:
+        if record.get("type") == PART:
+            self._parts += 1
+            return False
+        is_whole = "checkpoint" in record and record.get("parts", 1) == self._parts + 1
+        self._parts = 0
+        return is_whole and bool(record["ts_ms"] <= self._latest_ms)
 
 
 class _Run:
-    """Take the records of one session in order, and hold the engine's answers against those recorded."""
+    """Take the records of one session in order, and hold the engine's answers against those recorded.
 
-    def __init__(self, proof: SessionProof) -> None:
-        self.proof = proof
+    `begins` is the number that a session is taken up behind, None where its start is at hand. What the journal tells of
+    deleted segments goes to `deleted`, for it may be about any session.
+    """
+
+    def __init__(
+        self, sid: str, journal: Iterator[Record], deleted: list[tuple[str, Explanation]], begins: int | None
+    ) -> None:
+        self.proof = SessionProof(sid)
+        self._journal, self._deleted = journal, deleted
         self._engine: Engine | None = None
-        self._expected: list[dict[str, Any]] = []  # made, and not met in the record yet
-        self._off_since: int | None = None
+        self._base = begins or 0  # what the engine was restored at
+        self._due_next = self._base + 1  # the next number
+        self._unmet: list[Record] = []  # made by the last input, and not found in the record
+        self._absences: list[Absences] = []
+        self._open: Absences | None = Absences(self._due_next)
+        self._ticks = 0  # compared so far
+        self._is_off = False
+        self._gap: Explanation | None = None  # of the journal, right before the record that comes next
+        self._head: Record | None = None  # the journal's next record, and its number
+        self._at = 0
+        self._step()
 
-    def take(self, item: _Item) -> None:
-        """Take in the next record."""
-        record, kind = item.record, item.record.get("type")
-        if self.proof.divergence is not None:
-            return
-        if kind in ("session_start", "session_end", "recording"):
-            self._mark(record, str(kind))
-        elif self._engine is None:
-            return
-        elif item.key[2] == 1:
-            self._compare(record)
-        elif item.key[2] == 0:
-            self._input(record)
+    def ticks(self, batch: list[TickRecord]) -> None:
+        """Take in the next ticks."""
+        place, count = 0, len(batch)
+        while place < count:
+            if self._engine is not None and not self._unmet:
+                place = self._run_plain(self._engine, batch, place)
+            if place < count:
+                tick = batch[place]
+                self._until(tick.seq)
+                self._input(tick.seq, tick, {})
+                place += 1
 
-    def _mark(self, record: dict[str, Any], kind: str) -> None:
-        self._settle()
-        checkpoint = record.get("checkpoint")
-        if kind == "session_end":
-            self.proof.ended = True
-            if self._engine is not None and self._engine.seq < record["seq"] and self._off_since is None:
-                self.proof.missing = self._engine.seq + 1
-            if self._off_since is not None:
-                self.proof.unrecorded.append((self._off_since, record["seq"], "FEATURE_PERSIST_STREAMS off"))
-        elif kind == "recording" and not record["on"]:
-            self._engine, self._off_since = None, record["seq"] + 1
-        elif checkpoint is not None:
-            if self._off_since is not None:
-                self.proof.unrecorded.append((self._off_since, record["seq"], "FEATURE_PERSIST_STREAMS off"))
-                self._off_since = None
-            self._engine = Engine(make_settings({}))
-            self._engine.restore(checkpoint)
+    def _run_plain(self, engine: Engine, batch: list[TickRecord], place: int) -> int:
+        """Run ticks that nothing answers, as far as they go; return the place of the first that was not run."""
+        began, tick, seq, at = place, engine.tick, self._due_next, self._at
+        count = len(batch)
+        while place < count:
+            record = batch[place]
+            if record.seq != seq or seq >= at:
+                break
+            outputs = tick(record)
+            seq += 1
+            place += 1
+            if outputs:
+                self._due_next = seq
+                self._meet(seq - 1, outputs, [])
+                break
+        self._due_next = seq
+        self._ticks += place - began
+        self.proof.inputs += place - began
+        return place
 
-    def _input(self, record: dict[str, Any]) -> None:
-        self._settle()
-        assert self._engine is not None
-        if record["seq"] <= self._engine.seq:
-            return  # what a checkpoint in the middle holds already
-        if record["seq"] != self._engine.seq + 1:
-            self.proof.missing = self._engine.seq + 1
-            self._engine = None  # nothing behind a gap can be compared
+    def end(self) -> None:
+        """Take in what the journal holds behind the last tick."""
+        self._until(NEVER)
+        highest = self._due_next - 1
+        if self._unmet and (self.proof.ended or self._unmet[0]["cause"] != highest):
+            self._settle()
+        if self._open is not None:
+            self._open.last = max(highest, self._open.first)
+            self._open.compared = self._ticks
+            if highest >= self._open.first:
+                self._absences.append(self._open)
+
+    def explain(self, explanations: list[Explanation]) -> None:
+        """Name the stretches that could not be compared, and the first number that is missing for no known reason."""
+        proof = self.proof
+        for stretch in self._absences if proof.divergence is None else ():
+            unexplained = stretch.explain(explanations)
+            if unexplained is None:
+                proof.unrecorded.append((stretch.first, stretch.last, " and ".join(stretch.whys) or "no checkpoint"))
+            elif not proof.ended and stretch.compared == self._ticks:
+                proof.cut = unexplained if proof.cut is None else proof.cut
+            elif proof.missing is None:
+                proof.missing = unexplained
+
+    def _step(self) -> Record | None:
+        """Go on to the journal's next record; return the one before."""
+        before, self._head = self._head, next(self._journal, None)
+        if self._head is None:
+            self._at = NEVER
+        elif self._head.get("type") in OUTPUTS:
+            self._at = self._head["cause"]
+        else:
+            self._at = self._head.get("seq", self._at)
+        return before
+
+    def _until(self, limit: int) -> None:
+        """Take in what the journal holds before a number."""
+        while self._at < limit:
+            seq, record = self._at, self._step()
+            assert record is not None
+            kind = record.get("type")
+            if kind in INPUTS:
+                self._input(seq, None, record)
+            elif kind not in OUTPUTS:
+                self._mark(seq, record)
+            elif self._engine is not None and self._base < seq <= self._engine.seq:
+                self._diverge(seq, record, None)
+
+    def _input(self, seq: int, tick: TickRecord | None, record: Record) -> None:
+        """Take in an input, with all that the journal holds of its number."""
+        answers: list[Record] = []
+        marks: list[Record] = []
+        while self._at == seq:
+            found = self._step()
+            assert found is not None
+            (answers if found.get("type") in OUTPUTS else marks).append(found)
+        if seq > self._due_next:
+            self._miss(seq - 1)
+        elif seq < self._due_next and self._engine is not None and seq > self._base:
+            self._diverge(seq, record or {"seq": seq, "symbol": tick and tick.symbol}, None)  # there twice
+        self._due_next = max(self._due_next, seq + 1)
+        if self._engine is not None and seq == self._engine.seq + 1:
+            self._settle()
+            self._run(self._engine, seq, tick, record, answers)
+        for mark in marks:
+            self._mark(seq, mark)
+
+    def _run(self, engine: Engine, seq: int, tick: TickRecord | None, record: Record, answers: list[Record]) -> None:
+        """Run an input and hold its answers against those found."""
+        name = ConditionName.RESTART.value
+        made_up_for = name not in engine.conditions and any(name in found.get("reasons", ()) for found in answers)
+        if made_up_for:
+            engine.conditions[name] = CAUGHT_UP
+        try:
+            outputs = engine.process(input_of(record)) if tick is None else engine.tick(tick)
+        except (ValueError, KeyError):
+            self._diverge(seq, record, None)
             return
-        outputs = self._engine.process(input_of(record))
+        if made_up_for:
+            del engine.conditions[name]
+        self._ticks += tick is not None
         self.proof.inputs += 1
-        if self._engine.seq != record["seq"]:
-            self._diverge(record["seq"], record, None)
-        told = [output for output in outputs if stream_of(output) is JOURNAL and _is_told(output)]
-        self._expected = [output_record(self.proof.sid, output) for output in told]
+        if engine.seq != seq:  # only counted
+            self._diverge(seq, record or {"seq": seq, "symbol": tick and tick.symbol}, None)
+        elif record.get("type") == "rejected":
+            first = outputs[0] if outputs else None
+            if not isinstance(first, Rejected) or first.reason != record["reason"]:
+                self._diverge(seq, record, None if first is None else output_record(self.proof.sid, first))
+        else:
+            self._meet(seq, outputs, answers)
 
-    def _compare(self, found: dict[str, Any]) -> None:
-        made = self._expected.pop(0) if self._expected else None
-        if made is None or encode(made) != encode(found):
-            self._diverge(found["cause"], found, made)
-        self.proof.outputs += 1
+    def _meet(self, seq: int, outputs: tuple[Output, ...], found: list[Record]) -> None:
+        """Hold what was made against what was found."""
+        tags = [type(output).__struct_config__.tag for output in outputs]
+        if "rejected" in tags:
+            self._diverge(seq, None, output_record(self.proof.sid, outputs[0]))
+            return
+        told = [output for output, tag in zip(outputs, tags, strict=True) if tag in OUTPUTS]
+        made = [output_record(self.proof.sid, output) for output in told]
+        self.proof.outputs += len(found)
+        for one, other in zip(found, made, strict=False):
+            if encode(one) != encode(other):
+                self._diverge(seq, one, other)
+        if len(found) > len(made):
+            self._diverge(seq, found[len(made)], None)
+        self._unmet = made[len(found) :]
 
     def _settle(self) -> None:
-        """See that nothing was decided that the record does not hold."""
-        if self._expected:
-            self._diverge(self._expected[0]["cause"], None, self._expected[0])
-            self._expected = []
+        """See that nothing was decided that the record does not hold, unless the journal itself has a gap there."""
+        unmet, self._unmet = self._unmet, []
+        if not unmet:
+            return
+        seq, gap = unmet[0]["cause"], self._gap
+        if gap is not None and gap.after <= seq <= gap.before and gap.count >= len(unmet):
+            gap.count -= len(unmet)
+        else:
+            self._diverge(seq, None, unmet[0])
 
-    def _diverge(self, seq: int, found: dict[str, Any] | None, made: dict[str, Any] | None) -> None:
+    def _miss(self, last: int) -> None:
+        """Note that numbers are absent up to `last`; nothing behind them can be compared until a checkpoint."""
+        self._settle()
+        if not self._is_off:
+            self._suspend().spans.append((self._due_next, last))
+        self._due_next = last + 1
+
+    def _suspend(self) -> Absences:
+        self._engine = None
+        if self._open is None:
+            self._open = Absences(self._due_next)
+        return self._open
+
+    def _mark(self, seq: int, record: Record) -> None:
+        kind = record.get("type")
+        if kind == "gap":
+            self._gap = Explanation(LOST, seq, self._at, record["missing"])
+            self._deleted.append((self.proof.sid, self._gap))
+            return
+        if kind == "deleted":
+            for sid, (first, last, count) in record["sessions"].items():
+                self._deleted.append((sid, Explanation(DELETED, first - 1, last + 1, count)))
+        checkpoint = record.get("checkpoint")
+        if kind == "session_start":
+            self._open = None
+            self._due_next = 1 if checkpoint is None else checkpoint["seq"] + 1
+        elif seq >= self._due_next:
+            self._miss(seq)
+        self._settle()
+        if kind == "session_end":
+            self.proof.ended = True
+        elif kind == "recording":
+            self._is_off = not record["on"]
+            if self._is_off:
+                why = str(record.get("why", "flag"))
+                self._suspend().whys.append(OFF_WHYS.get(why, why))
+        if checkpoint is not None and self.proof.divergence is None:
+            self._check(checkpoint)
+
+    def _check(self, checkpoint: Record) -> None:
+        """Go on from a checkpoint, or hold the engine against it where it has come as far."""
+        seq: int = checkpoint["seq"]
+        if self._engine is None:
+            self._engine, self._base = Engine(make_settings({})), seq
+            self._engine.restore(checkpoint)
+            if self._open is not None and self._open.first <= seq:
+                self._open.last, self._open.compared = seq, self._ticks
+                self._absences.append(self._open)
+            self._open = None
+            return
+        made = orjson.loads(orjson.dumps(self._engine.checkpoint_record()))
+        difference = first_difference(checkpoint, made)
+        if difference is not None:
+            place, found, other = difference
+            self._diverge(seq, {"checkpoint": place, "value": found}, {"checkpoint": place, "value": other})
+
+    def _diverge(self, seq: int, found: Record | None, made: Record | None) -> None:
+        """Note the first difference; nothing is compared behind it."""
         if self.proof.divergence is None:
             self.proof.divergence = Divergence(seq, found, made)
-
-
-def _is_told(output: Output) -> bool:
-    return type(output).__struct_config__.tag in OUTPUTS
+        self._engine, self._unmet = None, []
