@@ -273,7 +273,9 @@ def _inputs_of(first: int, last: int, inputs: Mapping[int, dict[str, Any]]) -> d
 
 def resume(folder: Path, place: int, outcome: Outcome, never: Never) -> None:
     """Recover, hold the engine against the one that never stopped, go on for a while, and prove the whole."""
+    before = last_sid(folder)
     life = Life(folder, settings_at(place), now_at(place))
+    outcome.holds(life.sid > before, f"session {life.sid} does not sort behind {before}")
     if life.recovered.source == "nothing":
         outcome.holds(never.engine.seq == 0, "nothing is left of what is on disk", "lost")
         never.engine = Engine(settings_at(place))
