@@ -154,7 +154,8 @@ DEFECTS: dict[str, Callable[[], list[Any]]] = {
         "series_of", lambda symbol: symbol.replace("/", "_").lower()[:200], segments, recorder
     ),
     "next session sorts before": lambda: [
-        patch("tradingbot.services.memory.next_sid", lambda _, now_ms: _plain_sid(now_ms))
+        patch(f"tradingbot.services.{module}.next_sid", lambda _, now_ms: _plain_sid(now_ms))
+        for module in ("memory", "session")
     ],
 }
 """Name and make each defect, as patches."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.crash import kills, power
+from tests.crash import bots, kills, power
 from tests.crash.rows import Row
 
-ROWS: tuple[Row, ...] = (kills.ROW, power.ROW)
+ROWS: tuple[Row, ...] = (kills.ROW, power.ROW, *bots.ROWS)
