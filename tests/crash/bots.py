@@ -148,7 +148,7 @@ def second_bots(case: str, folder: Path, defect: str = "") -> Outcome:
         while not (home / "state" / "status.json").exists() and process.poll() is None and time.monotonic() < end:
             time.sleep(0.05)
         for number in span(case):
-            done = machine.run(command(home, "--duration", "1", "--no-dashboard", defect=defect), defect=defect)
+            done = machine.run(command(home, "--duration", "1", "--no-dashboard", defect=defect), 30, defect)
             outcome.count += 1
             text = done.stderr.decode()
             refused = done.returncode == 3 and f"is in use by process {process.pid}" in text

@@ -81,7 +81,7 @@ def _unchecked(lines: Any) -> list[Any]:
             record = orjson.loads(line)
             record.pop("crc", None)
             found.append(record)
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, TypeError):
             found.append(jsonl_read.Damage.NOT_JSON)
     return found
 
@@ -151,7 +151,7 @@ DEFECTS: dict[str, Callable[[], list[Any]]] = {
     "engine's thread writes": lambda: [patch.object(stream_writer.StreamWriter, "put", _writing_put)],
     "open to all": lambda: [_open_to_all()],
     "names not encoded": _everywhere(
-        "series_of", lambda symbol: symbol.replace("/", "_").lower()[:200], segments, recorder
+        "series_of", lambda symbol: symbol.replace("/", "_").replace("\0", "").encode(errors="replace").decode()[:200], segments, recorder
     ),
     "next session sorts before": lambda: [
         patch(f"tradingbot.services.{module}.next_sid", lambda _, now_ms: _plain_sid(now_ms))

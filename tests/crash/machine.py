@@ -42,7 +42,7 @@ def driver(*words: object) -> list[str]:
 def run(
     command: Sequence[str], timeout_s: float = 120, defect: str = "", before: str = ""
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run a command to its end, away from the terminal's signals; put it away with us."""
+    """Run a command to its end, away from the terminal's signals; one that does not end in time ends with 124."""
     words = ["sh", "-c", f'{before}; exec "$@"', "sh", *command] if before else list(command)
     with subprocess.Popen(
         words, env=environment(CRASH_DEFECT=defect), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -50,10 +50,13 @@ def run(
     ) as process:  # fmt: skip
         try:
             output, errors = process.communicate(timeout=timeout_s)
+            code = process.returncode
+        except subprocess.TimeoutExpired:
+            output, errors, code = b"", b"no end within %d s" % timeout_s, 124
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, 9)
-    return subprocess.CompletedProcess(words, process.returncode, output, errors)
+    return subprocess.CompletedProcess(words, code, output, errors)
 
 
 def traced(options: Sequence[str], command: Sequence[str]) -> list[str]:

@@ -209,7 +209,7 @@ ROW = Row(
     full=100, sample=6, cases=cases, run=run, needs=machine.no_loops,
     defects={
         "file not flushed": with_defect("writer", "file not flushed"),
-        "file of a state not flushed": with_defect("checkpoint", "file not flushed"),
+        "file of a state not flushed": with_defect("checkpoint", "file not flushed", 40),
         "folder not flushed": with_defect("atomic", "folder not flushed"),
         "streams not flushed": with_defect("streams", "file not flushed"),
     },

@@ -15,6 +15,8 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -122,29 +124,47 @@ def _take(result: Result, case: str, record: dict[str, Any]) -> None:
 
 
 def _all(row: Row, cases: list[str], jobs: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield what came of each case as it is done, `jobs` at a time, each in a process of its own."""
     if jobs == 1:
         for case in cases:
             yield _one(row, case)
         return
-    pool = multiprocessing.get_context("fork").Pool(jobs, _begin_worker)
+    context = multiprocessing.get_context("fork")
+    waiting = cases[::-1]
+    running: dict[Connection, tuple[str, BaseProcess]] = {}
     try:
-        yield from pool.imap_unordered(_of_name, [(row.name, case) for case in cases])
-        pool.close()
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                receiver, sender = context.Pipe(duplex=False)
+                process = context.Process(target=_in_process, args=(row, waiting[-1], sender))
+                process.start()
+                sender.close()
+                running[receiver] = waiting.pop(), process
+            for ready in wait(list(running)):
+                assert isinstance(ready, Connection)
+                case, process = running[ready]
+                try:
+                    found = ready.recv()
+                except EOFError:  # it was killed
+                    outcome = Outcome()
+                    outcome.fail(f"{case}: its process ended without a word")
+                    found = case, {"outcome": outcome.to_record(), "s": 0.0}
+                process.join()
+                ready.close()
+                del running[ready]
+                yield found
     finally:
-        pool.terminate()  # SIGTERM: what runs puts its mounts and processes away
-        pool.join()
+        for _, process in running.values():
+            process.terminate()  # what it has started and mounted it puts away
+        for _, process in running.values():
+            process.join(30)
+            process.kill()
 
 
-def _begin_worker() -> None:
+def _in_process(row: Row, case: str, sender: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that hands out the work
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-
-
-def _of_name(work: tuple[str, str]) -> tuple[str, dict[str, Any]]:
-    from tests.crash.table import ROWS
-
-    name, case = work
-    return _one(next(row for row in ROWS if row.name == name), case)
+    sender.send(_one(row, case))
 
 
 def _one(row: Row, case: str) -> tuple[str, dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.crash import bots, kills, power
+from tests.crash import bots, kills, lines, power
 from tests.crash.rows import Row
 
-ROWS: tuple[Row, ...] = (kills.ROW, power.ROW, *bots.ROWS)
+ROWS: tuple[Row, ...] = (kills.ROW, power.ROW, *bots.ROWS, *lines.ROWS)
