@@ -199,8 +199,8 @@ ROWS = (
         "bots", f"kill -9 of the real bot at a random time, {KILLS} times in one directory, then prove", "kills",
         full=500, sample=3, cases=numbered(KILLS), run=kill_chain,
         defects={
-            "next session sorts before": _defect(kill_chain, "0+3", "next session sorts before"),
-            "acknowledged before it is written": _defect(kill_chain, "0+3", "acknowledged before it is written"),
+            "checkpoint before its ticks": _defect(kill_chain, "0+6", "checkpoint before its ticks"),
+            "acknowledged before it is written": _defect(kill_chain, "0+6", "acknowledged before it is written"),
         },
     ),
     Row(

@@ -141,6 +141,9 @@ DEFECTS: dict[str, Callable[[], list[Any]]] = {
     ],
     "nothing deleted": _everywhere("plan_retention", lambda *_: [], sealing, housekeeping),
     "trigger let through at the restart": lambda: [patch.object(warm_start, "CAUGHT_UP", None)],
+    "checkpoint before its ticks": lambda: [
+        patch.object(stream_writer.StreamWriter, "run", lambda writer, job: job())
+    ],
     "lost records not told": lambda: [
         patch.object(stream_writer.StreamWriter, "_heal", lambda writer, stream, series, _: None)
     ],

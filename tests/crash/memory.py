@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from tests.crash.files import read_records
 from tests.crash.rows import Outcome
+from tests.crash.shortages import SHORTAGES
 from tradingbot.config import Settings, make_settings
 from tradingbot.engine.engine import Engine
 from tradingbot.engine.events import AnchorReset, Condition, ConditionName, Decision, Input, Parked, Rejected, SettingsChanged
@@ -134,18 +135,25 @@ def now_at(place: int) -> int:
 
 
 def live(folder: Path, tell: Callable[[object], None], words: list[str]) -> None:
-    """Live through the series; words: from where, to where, "end" to end it cleanly."""
+    """Live through the series; words: from where, to where, "end" to end it cleanly, a shortage and where it is on."""
     first, last, *rest = words
+    shortage = SHORTAGES[rest[1]](folder, rest[2:]) if rest[1:] else None
     life = Life(folder, settings_at(int(first)), now_at(int(first)))
     life.begin()
     tell("begun")
     for place in range(int(first), int(last)):
+        if shortage is not None:
+            shortage.at(place)
         life.tell(series(int(last))[place])
         if life.is_written:
             tell(f"seq {life.engine.seq}")
-    if rest == ["end"]:
+    if rest:
         life.recording.end()
         tell(f"seq {life.engine.seq}")
+        places = {id(event): place for place, event in enumerate(series(int(last)))}
+        for seq, event in life.told.items():
+            own = event.why if isinstance(event, Condition) else ""
+            tell(f"input {seq} {places.get(id(event), own)}")
 
 
 @dataclass(slots=True)

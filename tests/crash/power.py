@@ -80,6 +80,7 @@ def bot(folder: Path, tell: Callable[[object], None], words: list[str]) -> None:
     with patch("tradingbot.services.keeper.save_checkpoint", telling_save):
         life = memory.Life(folder, settings, memory.T0, threaded=True)
         life.begin()
+        tell("begun")
         for event in memory.series(int(words[0])):
             life.tell(event)
             time.sleep(0.001)
@@ -88,7 +89,7 @@ def bot(folder: Path, tell: Callable[[object], None], words: list[str]) -> None:
 
 def check_bot(folder: Path, told: list[str], outcome: Outcome) -> None:
     """See that the checkpoint is there, that a start goes on from it with all that was bought, and that it is proved."""
-    last = max(int(word) for word in told if word.isdigit())
+    last = max((int(word) for word in told if word.isdigit()), default=-1)
     disk = memory.read_state(folder, outcome)
     found, troubles = saved.load_checkpoint(folder)
     outcome.holds(not troubles, f"troubles: {troubles}", "unreadable")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.crash import bots, kills, lines, power
+from tests.crash import bots, disks, kills, lines, power, state
 from tests.crash.rows import Row
 
-ROWS: tuple[Row, ...] = (kills.ROW, power.ROW, *bots.ROWS, *lines.ROWS)
+ROWS: tuple[Row, ...] = (kills.ROW, power.ROW, *disks.ROWS, *bots.ROWS, *lines.ROWS, *state.ROWS)
