@@ -1,6 +1,7 @@
 # make run     set up, run the bot on the embedded exchange, thirty times as fast as life (DURATION=60: for a minute)
 # make replay  set up, replay a synthetic crash with paper orders
 # make test    set up, check and test everything
+# make crash   set up, kill it, cut its power, fill its disk: the crash test in full (about an hour; Ctrl-C and again goes on)
 # make check   ruff, strict typing, layers
 # make bench   figures, as ratios measured in one run
 # make system  install the Debian packages that tests need (as root; elsewhere: say which)
@@ -9,14 +10,15 @@
 # make clean   remove what make has made
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PY := .venv/bin/python
-SYSTEM_PACKAGES := strace
+SYSTEM_PACKAGES := strace xfsprogs
 PYTEST_ARGS ?= -n 2
 SPEED ?= 30
 DURATION ?=
 RUN_ARGS ?=
+CRASH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run replay test check bench system lock docs clean
+.PHONY: help run replay test crash check bench system lock docs clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -49,6 +51,9 @@ replay: .venv/run.stamp
 
 test: check system
 	@$(PY) -m pytest $(PYTEST_ARGS)
+
+crash: .venv/dev.stamp system
+	@$(PY) -m tests.crash --out build/crash $(CRASH_ARGS)
 
 check: .venv/dev.stamp
 	@.venv/bin/ruff check --quiet .

@@ -61,7 +61,7 @@ def _row(tried: list[str], limit: int) -> Row:
 
 
 def test_an_interrupted_row_goes_on_where_it_was(tmp_path: Path) -> None:
-    """What is done is not done again, violations and defects that were missed are counted, torn results are no results."""
+    """What is done is not done again; violations and missed defects are counted; a torn result is none."""
     log, tried = Log(tmp_path / "results.jsonl"), list[str]()
     cases = numbered(1)(4, tmp_path)
     with pytest.raises(KeyboardInterrupt):

@@ -12,13 +12,15 @@ from tests.crash.rows import Row
 from tests.crash.runner import RESULTS, Log, Result, revision, run_row, scratch
 from tests.crash.table import ROWS
 
-HEAD = f"{'row':<10}{'tries':>8}{'checked':>12}{'lost':>6}{'unread.':>8}{'gaps':>6}{'other':>6}{'defects':>9}{'s':>8}  what"
+HEAD = "row          tries     checked  lost unread.  gaps other  defects       s  what"
 
 
 def main() -> int:
     """Run what is asked for, print a table of what came of it; 1 where anything was violated."""
     parser = argparse.ArgumentParser(prog="python -m tests.crash", description=__doc__)
-    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(row.name for row in ROWS)} (default: all)")
+    parser.add_argument(
+        "rows", nargs="*", metavar="ROW", help=f"of {', '.join(row.name for row in ROWS)} (default: all)"
+    )
     parser.add_argument("--out", default="build/crash", help="folder of the results (default: %(default)s)")
     parser.add_argument("--scale", type=float, default=1.0, help="how many times the full number of tries to make")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="tries at a time (default: one a core)")

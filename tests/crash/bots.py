@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from tests.crash import machine
 from tests.crash.memory import OnDisk, read_state
@@ -80,7 +79,7 @@ def kill_chain(case: str, folder: Path, defect: str = "") -> Outcome:
     proof = machine.run(command(home, "prove"))
     outcome.holds(proof.returncode == 0, f"prove ended with {proof.returncode}: {proof.stdout.decode()[-1500:]}")
     text = (home / "stderr").read_text(errors="replace")
-    outcome.holds("Traceback" not in text, f"a traceback: {text[text.find('Traceback'):][:800]}")
+    outcome.holds("Traceback" not in text, f"a traceback: {text[text.find('Traceback') :][:800]}")
     return outcome
 
 
@@ -103,7 +102,9 @@ def consistent(state_dir: Path, when: str, outcome: Outcome) -> OnDisk:
             key = (kind, entry["decision_id"], entry.get("side", ""))
             outcome.holds(key not in seen, f"{when}: {key} is there twice")
             seen.add(key)
-        if kind != "decision" or "restart" not in entry["reasons"]:  # what a start has made up for answers what is there
+        if (
+            kind != "decision" or "restart" not in entry["reasons"]
+        ):  # what a start has made up for answers what is there
             number = entry.get("cause", entry.get("seq", 0))
             told[entry["sid"]] = max(told.get(entry["sid"], 0), number)
     if found is not None:
@@ -152,7 +153,9 @@ def second_bots(case: str, folder: Path, defect: str = "") -> Outcome:
             outcome.count += 1
             text = done.stderr.decode()
             refused = done.returncode == 3 and f"is in use by process {process.pid}" in text
-            outcome.holds(refused and text.count("\n") == 1, f"start {number} ended with {done.returncode}: {text[-300:]}")
+            outcome.holds(
+                refused and text.count("\n") == 1, f"start {number} ended with {done.returncode}: {text[-300:]}"
+            )
             outcome.holds(process.poll() is None, "the first bot has ended")
             if outcome.violations:
                 break

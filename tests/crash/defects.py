@@ -141,9 +141,7 @@ DEFECTS: dict[str, Callable[[], list[Any]]] = {
     ],
     "nothing deleted": _everywhere("plan_retention", lambda *_: [], sealing, housekeeping),
     "trigger let through at the restart": lambda: [patch.object(warm_start, "CAUGHT_UP", None)],
-    "checkpoint before its ticks": lambda: [
-        patch.object(stream_writer.StreamWriter, "run", lambda writer, job: job())
-    ],
+    "checkpoint before its ticks": lambda: [patch.object(stream_writer.StreamWriter, "run", lambda writer, job: job())],
     "lost records not told": lambda: [
         patch.object(stream_writer.StreamWriter, "_heal", lambda writer, stream, series, _: None)
     ],
@@ -154,7 +152,10 @@ DEFECTS: dict[str, Callable[[], list[Any]]] = {
     "engine's thread writes": lambda: [patch.object(stream_writer.StreamWriter, "put", _writing_put)],
     "open to all": lambda: [_open_to_all()],
     "names not encoded": _everywhere(
-        "series_of", lambda symbol: symbol.replace("/", "_").replace("\0", "").encode(errors="replace").decode()[:200], segments, recorder
+        "series_of",
+        lambda symbol: symbol.replace("/", "_").replace("\0", "").encode(errors="replace").decode()[:200],
+        segments,
+        recorder,
     ),
     "next session sorts before": lambda: [
         patch(f"tradingbot.services.{module}.next_sid", lambda _, now_ms: _plain_sid(now_ms))

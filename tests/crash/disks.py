@@ -78,7 +78,9 @@ def error_cases(count: int, folder: Path) -> list[str]:
     found: list[str] = []
     for name in FAILING:
         points = machine.spread(points_of(name, folder), max(count // len(FAILING), 1))
-        found += [f"{name} {call} {number} {ERRORS[place % len(ERRORS)]}" for place, (call, number) in enumerate(points)]
+        found += [
+            f"{name} {call} {number} {ERRORS[place % len(ERRORS)]}" for place, (call, number) in enumerate(points)
+        ]
     return found
 
 
@@ -155,7 +157,7 @@ def _short(state: Path, words: list[str], defect: str = "") -> Outcome:
 
 def slow_cases(count: int, _: Path) -> list[str]:
     """Name calls that take two seconds."""
-    calls = ("fsync", "write", "rename", "openat")
+    calls = ("fsync", "write", "rename", "link")
     return [f"{calls[n % len(calls)]} {5 + 3 * (n // len(calls))}" for n in range(count)]
 
 
@@ -167,16 +169,13 @@ def slow(case: str, folder: Path, defect: str = "") -> Outcome:
     state.mkdir()
     command = machine.driver("power.bot", state, "600")
     with tempfile.NamedTemporaryFile(prefix="strace-") as log:
-        options = ["-f", "-y", "-o", log.name, "-e", "trace=write,fsync,openat,rename,unlink,mkdir,ftruncate"]
-        if call in ("fsync", "rename"):  # of which the engine's thread has none
-            options += ["-e", f"inject={call}:delay_enter=2000000:when={number}"]
-        else:
-            options += ["-P", str(state / "checkpoint.json.tmp"), "-e", f"inject={call}:delay_enter=2000000:when=2"]
+        options = ["-f", "-y", "-o", log.name, "-e", "trace=write,fsync,openat,rename,link,unlink,mkdir"]
+        options += ["-e", f"inject={call}:delay_enter=2000000:when={number}"]  # of each thread
         done = machine.run(machine.traced(options, command), defect=defect)
         lines = Path(log.name).read_text(errors="replace").splitlines()
     outcome.holds(done.returncode == 0, f"it ended with {done.returncode}: {done.stderr.decode()[-500:]}")
     engine = lines[0].split()[0]
-    began = next((n for n, line in enumerate(lines) if re.match(rf"{engine} write\(1<", line)), 0)
+    began = next((n for n, line in enumerate(lines) if re.match(rf"{engine} +write\(1<", line)), 0)
     own = [line for line in lines[began:] if line.startswith(f"{engine} ") and str(state) in line]
     outcome.holds(began and not own, f"the engine's thread waits for the disk: {own[:3]}")
     outcome.holds(any(not line.startswith(f"{engine} ") and str(state) in line for line in lines), "nobody wrote")

@@ -142,7 +142,7 @@ def _last(told: Iterable[str]) -> int:
 
 
 def _most_of(told: list[str]) -> int:
-    """Return the last that may have been acknowledged by then: what came in while the power was cut counts as "late"."""
+    """Return the last that may have been acknowledged: what came in while the power was cut is "late"."""
     return _last([word.removeprefix("late ") for word in told])
 
 
@@ -157,7 +157,7 @@ def checkpoint(folder: Path, tell: Acknowledge, words: list[str]) -> None:
 
 
 def check_checkpoint(folder: Path, told: list[str], outcome: Outcome) -> None:
-    """See that the last checkpoint that was acknowledged, or the one after it, is there, and an engine goes on from it."""
+    """See that the last checkpoint acknowledged, or the one after it, is there, and an engine goes on from it."""
     last, most = _last(told), _most_of(told)
     found, troubles = saved.load_checkpoint(folder)
     outcome.holds(not troubles, f"after {last}: {troubles}", "unreadable")
@@ -227,7 +227,9 @@ def seal(folder: Path, tell: Acknowledge, words: list[str]) -> None:
 
 def check_seal(folder: Path, told: list[str], outcome: Outcome) -> None:
     """See that every record is there once, before and after sealing is run again."""
-    wanted = sorted(encode(record(12 * p + seq) | {"ts_ms": T0 + p * DAY_MS}) for p in range(SEGMENTS) for seq in range(40))
+    wanted = sorted(
+        encode(record(12 * p + seq) | {"ts_ms": T0 + p * DAY_MS}) for p in range(SEGMENTS) for seq in range(40)
+    )
     for _ in range(2):
         found = sorted(encode(entry) for entry in read_records(folder / "ticks", outcome))
         outcome.holds(found == wanted, f"{len(found)} records of {len(wanted)}", "lost")

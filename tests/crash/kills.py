@@ -93,7 +93,7 @@ def with_defect(name: str, defect: str) -> Callable[[Path], Outcome]:
 
 ROW = Row(
     "kills", "kill -9 at a system call: writer, state files, sealing, retention, the bot's memory", "kills",
-    full=1000, sample=24, cases=cases, run=run, needs=machine.no_strace,
+    full=2000, sample=16, cases=cases, run=run, needs=machine.no_strace,
     defects={
         "acknowledged before it is written": with_defect("writer", "acknowledged before it is written"),
         "written in place": with_defect("atomic", "written in place"),

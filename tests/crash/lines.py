@@ -140,7 +140,9 @@ def bad(case: str, folder: Path) -> Outcome:
         report = ReadReport()
         found = [entry.record for entry in jsonl_read.read_jsonl([path], report)]
         outcome.holds(found == good, f"file {number}: {len(found)} records of {len(good)}", "lost")
-        outcome.holds(report.damaged == damaged, f"file {number}: {report.damaged} bad lines of {damaged}", "unreadable")
+        outcome.holds(
+            report.damaged == damaged, f"file {number}: {report.damaged} bad lines of {damaged}", "unreadable"
+        )
         tail = jsonl_read.read_jsonl_tail(place, "x", 1_000)
         outcome.holds(tail == good, f"file {number}: {len(tail)} records of {len(good)} from its end", "lost")
         if number % 50 == 0:
@@ -157,8 +159,8 @@ def bad(case: str, folder: Path) -> Outcome:
 
 
 PIECES = (
-    "../", "..", "/", "\0", "\n", "BTC/USDT", "btc/usdt", ":USDT", "_", "%", "%2F", "%5F", "~", " ", "é", "😀", "\udc80",
-    "x" * 150, ".", "\\", "\x1b[2J", "=1+1", "A", "a", "CON", "-",
+    "../", "..", "/", "\0", "\n", "BTC/USDT", "btc/usdt", ":USDT", "_", "%", "%2F", "%5F", "~", " ", "é", "😀",
+    "\udc80",    "x" * 150, ".", "\\", "\x1b[2J", "=1+1", "A", "a", "CON", "-",
 )  # fmt: skip
 
 
@@ -204,14 +206,14 @@ def _forgotten_rest(folder: Path) -> Outcome:
 
 
 def tells_case() -> str:
-    """Say why names cannot be one to one here, "" if they can: the file system must tell capitals from small letters."""
+    """Say why names cannot be one to one here, "" if they can: the file system must tell a from A."""
     done = subprocess.run(["sh", "-c", 'cd "$(mktemp -d)" && touch a && test ! -e A'], check=False)
     return "" if done.returncode == 0 else "the file system does not tell capitals from small letters"
 
 
 ROWS = (
     Row(
-        "torn", f"a segment cut at every byte of {TORN_LINES} lines, and files that may not grow: aside once, then goes on",
+        "torn", f"a segment cut at every byte of {TORN_LINES} lines, files that may not grow: set aside once",
         "cuts", full=len(WHOLE) + 100, sample=40, cases=torn_cases, run=torn,
         defects={
             "append on a torn tail": _defect(torn, "30+2", "append on a torn tail"),

@@ -22,6 +22,7 @@ CALLS = (
     "fallocate", "fchmod", "chmod",
 )  # fmt: skip
 SHUTDOWN, NO_LOG_FLUSH = 0x8004587D, 2  # FS_IOC_SHUTDOWN: what is not on the disk by now never will be
+SIZES = {"ext4": 64 << 20, "xfs": 320 << 20}  # mkfs.xfs makes none below 300 MB
 PYTHON = os.path.realpath(sys.executable)  # a wrapper would be traced in its place
 
 Point = tuple[str, int]
@@ -160,15 +161,13 @@ def tmpfs(folder: Path, options: str) -> Iterator[Path]:
 class Disk:
     """Be a disk in a file, mounted at `place`, whose power can be cut."""
 
-    SIZES = {"ext4": 64 << 20, "xfs": 320 << 20}  # mkfs.xfs makes none below 300 MB
-
     def __init__(self, folder: Path, kind: str) -> None:
         self.place = folder / "disk"
         self._image, self._kind = folder / "image", kind
 
     def __enter__(self) -> Disk:
         with self._image.open("wb") as file:
-            file.truncate(self.SIZES[self._kind])
+            file.truncate(SIZES[self._kind])
         quiet = ["-qF"] if self._kind == "ext4" else ["-qf"]
         subprocess.run([f"mkfs.{self._kind}", *quiet, str(self._image)], check=True, capture_output=True)
         self.place.mkdir()

@@ -1,4 +1,4 @@
-"""The bot's memory without its exchange: a real engine and recording, told a series; beside an engine that never dies."""
+"""The bot's memory without its exchange: engine and recording told a series, beside an engine that never dies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,16 @@ from tests.crash.rows import Outcome
 from tests.crash.shortages import SHORTAGES
 from tradingbot.config import Settings, make_settings
 from tradingbot.engine.engine import Engine
-from tradingbot.engine.events import AnchorReset, Condition, ConditionName, Decision, Input, Parked, Rejected, SettingsChanged
+from tradingbot.engine.events import (
+    AnchorReset,
+    Condition,
+    ConditionName,
+    Decision,
+    Input,
+    Parked,
+    Rejected,
+    SettingsChanged,
+)
 from tradingbot.io.lines import encode
 from tradingbot.io.streams import FOLDERS, JOURNAL, Control, Stream, control_record, rejection_record, tick_record
 from tradingbot.market.ticker import Ticker
@@ -120,7 +129,7 @@ class Life:
     @property
     def is_written(self) -> bool:
         """Return whether all that was put is written."""
-        return self.recording._writer is not None and self.recording._writer.waiting_bytes() == 0  # noqa: SLF001
+        return self.recording._writer is not None and self.recording._writer.waiting_bytes() == 0
 
 
 def settings_at(place: int) -> Settings:
@@ -177,7 +186,7 @@ def read_state(state_dir: Path, outcome: Outcome) -> OnDisk:
                 disk.journal.append(entry)
             if kind == "gap":
                 disk.missing += entry["missing"]
-            if stream is Stream.TICKS and kind is None or kind in INPUTS:
+            if (stream is Stream.TICKS and kind is None) or kind in INPUTS:
                 of = disk.inputs.setdefault(sid, {})
                 outcome.holds(entry["seq"] not in of, f"input {entry['seq']} of {sid} is there twice")
                 of[entry["seq"]] = entry

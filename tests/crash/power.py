@@ -29,7 +29,7 @@ def streams(folder: Path, tell: Callable[[object], None], words: list[str]) -> N
     """Put ticks and journal lines through the writer's thread; tell what of each series is durable."""
     written: dict[str, int] = {}
     durable: dict[str, int] = {}
-    append, sync = stream_writer.StreamWriter._append, stream_writer.StreamWriter._sync  # noqa: SLF001
+    append, sync = stream_writer.StreamWriter._append, stream_writer.StreamWriter._sync
 
     def counting_append(writer: Any, stream: Stream, series: str, ts_ms: int, lines: bytes) -> None:
         append(writer, stream, series, ts_ms, lines)
@@ -88,7 +88,7 @@ def bot(folder: Path, tell: Callable[[object], None], words: list[str]) -> None:
 
 
 def check_bot(folder: Path, told: list[str], outcome: Outcome) -> None:
-    """See that the checkpoint is there, that a start goes on from it with all that was bought, and that it is proved."""
+    """See that the checkpoint is there, that a start goes on from it with what was bought, and that it is proved."""
     last = max((int(word) for word in told if word.isdigit()), default=-1)
     disk = memory.read_state(folder, outcome)
     found, troubles = saved.load_checkpoint(folder)

@@ -95,7 +95,7 @@ def run_row(
     tell: Callable[[int, int, Result], None] | None = None,
     again: bool = False,
 ) -> Result:
-    """Run the cases of a row, and its seeded defects, but for those that `log` knows already; return what came of all."""
+    """Run the cases of a row and its seeded defects, but for those that `log` knows; return what came of all."""
     result = Result(row, begun_s=time.monotonic())
     wanted = [*cases, *(DEFECT + name for name in row.defects)]
     known = {} if log is None or again else log.read(code, row.name)
