@@ -160,7 +160,7 @@ def bad(case: str, folder: Path) -> Outcome:
 
 PIECES = (
     "../", "..", "/", "\0", "\n", "BTC/USDT", "btc/usdt", ":USDT", "_", "%", "%2F", "%5F", "~", " ", "é", "😀",
-    "\udc80",    "x" * 150, ".", "\\", "\x1b[2J", "=1+1", "A", "a", "CON", "-",
+    "\udc80", "x" * 150, ".", "\\", "\x1b[2J", "=1+1", "A", "a", "CON", "-",
 )  # fmt: skip
 
 
