@@ -7,7 +7,7 @@ import platform
 import sys
 from collections.abc import Callable, Iterator
 
-from benchmarks import engine_speed, processes, streams, wide
+from benchmarks import engine_speed, processes, proving, streams, warm, wide
 
 BENCHMARKS: dict[str, Callable[[], Iterator[str]]] = {
     "engine": engine_speed.engine,
@@ -18,6 +18,10 @@ BENCHMARKS: dict[str, Callable[[], Iterator[str]]] = {
     "wide": wide.wide,
     "day": processes.day,
     "files": streams.files,
+    "warm": warm.warm,
+    "proving": proving.proving,
+    "recording": proving.recording,
+    "stall": proving.stall,
 }
 
 

@@ -125,12 +125,22 @@ def files(count: int = 1_000_000) -> Iterator[str]:
         sealed = sum(seal(path).stat().st_size for path in segments)
         yield f"bytes a tick on disk              {plain / lines:10.1f} open   {sealed / lines:.1f} sealed"
 
-        tails = top / "tails"
-        tails.mkdir()
-        for symbol in SYMBOLS:
-            text = b"".join(encode({**record, "symbol": symbol}) for record in part[:4_000])
-            with (tails / f"{series_of(symbol)}_20261122_0000.jsonl").open("wb") as file:
-                file.writelines([text] * (FILE_MB * 1_000_000 // len(text)))
-        _tail(tails)
-        runs = [(_seconds(lambda: _tail(tails)), _seconds(lambda: _tail_bare(tails))) for _ in range(3 * ROUNDS)]
-        yield _ratio("last 300 of 50 symbols, 50 MB each", runs, TAIL * len(SYMBOLS))
+        for megabytes in (FILE_MB, 10 * FILE_MB):
+            tails = top / f"tails{megabytes}"
+            _make_tails(tails, part[:4_000], megabytes)
+            _tail(tails)
+            runs = [
+                (_seconds(lambda tails=tails: _tail(tails)), _seconds(lambda tails=tails: _tail_bare(tails)))
+                for _ in range(3 * ROUNDS)
+            ]
+            yield _ratio(f"last 300 of 50, {megabytes} MB each", runs, TAIL * len(SYMBOLS))
+
+
+def _make_tails(folder: Path, records: list[Record], megabytes: int) -> None:
+    """Make a file a symbol that ends with records and is so large: what stands before them is a hole."""
+    folder.mkdir()
+    for symbol in SYMBOLS:
+        text = b"".join(encode({**record, "symbol": symbol}) for record in records)
+        with (folder / f"{series_of(symbol)}_20261122_0000.jsonl").open("wb") as file:
+            file.seek(megabytes * 1_000_000 - len(text))
+            file.write(text)

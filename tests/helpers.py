@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,6 +14,11 @@ from tradingbot.market.ticker import Ticker
 T = 1_700_000_000_000 - 1_700_000_000_000 % 86_400_000  # 00:00 UTC
 S = "BTC/USDT"
 MINUTE = 60_000
+
+
+def commands_of(text: str) -> set[str]:
+    """Return the commands that the program's own help names."""
+    return set(re.findall(r"^    (\w+)(?: |$)", text, re.MULTILINE))
 
 
 def engine(**settings: Any) -> Engine:

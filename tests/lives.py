@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import orjson
 from msgspec.structs import asdict
 
 from tradingbot.config import Settings, make_settings
 from tradingbot.engine.engine import Engine
-from tradingbot.engine.events import Condition, ConditionName, Decision, Input, Rejected, SettingsChanged
+from tradingbot.engine.events import Condition, ConditionName, Decision, Input, Rejected, SettingsChanged, to_record
 from tradingbot.io import saved
+from tradingbot.io.checkpoints import join
 from tradingbot.io.jsonl import RotatingJSONLWriter
 from tradingbot.io.jsonl_read import read_jsonl
 from tradingbot.io.segments import list_segments
-from tradingbot.io.streams import FOLDERS, JOURNAL, Control, Stream
+from tradingbot.io.streams import FOLDERS, JOURNAL, Control, Stream, input_of
 from tradingbot.market.ticker import Ticker
 from tradingbot.services.memory import Recovered, last_sid, next_sid
 from tradingbot.services.recording import Recording
@@ -44,7 +46,8 @@ class Life:
 
     def begin(self) -> None:
         """Begin the session."""
-        self._recording.begin(self.sid, self.recovered, {}, "embedded", lambda: max(self.engine.now_ms, 0))
+        with patch("tradingbot.services.housekeeping.keep_reserve"):  # 16 MB a life
+            self._recording.begin(self.sid, self.recovered, {}, "embedded", lambda: max(self.engine.now_ms, 0))
         if self.recovered.kind == "warm":
             self._take(SettingsChanged(self.settings))
 
@@ -61,6 +64,11 @@ class Life:
             self._take(event)
         self.now_s += 0.7
         self._recording.look()
+
+    def flush(self) -> None:
+        """Have all written that waits."""
+        assert self._recording._writer is not None
+        self._recording._writer.run(lambda: None)
 
     def end(self) -> None:
         """End the session cleanly."""
@@ -108,6 +116,7 @@ class Never:
 
     def __init__(self, settings: Settings) -> None:
         self.engine = Engine(settings)
+        self.decided: dict[str, tuple[str, ...]] = {}  # reasons by decision_id
 
     def take(self, life: Life) -> int:
         """Take in what of a life is on disk; return how many triggers were blocked because nobody recorded them."""
@@ -120,8 +129,9 @@ class Never:
                 self.engine.conditions["restart"] = CAUGHT_UP
             outputs = self.engine.process(event)
             self.engine.conditions.pop("restart", None)
-            if seq not in decided:
-                blocked += sum(isinstance(output, Decision) for output in outputs)
+            made = {o.decision_id: o.reasons for o in outputs if isinstance(o, Decision)}
+            self.decided |= made
+            blocked += len(made) if seq not in decided else 0
         return blocked
 
     def dies(self) -> None:
@@ -144,6 +154,17 @@ def on_disk(state_dir: Path, sid: str) -> tuple[set[int], set[int]]:
     return seqs, decided
 
 
+def decisions_on_disk(state_dir: Path) -> dict[str, tuple[str, ...]]:
+    """Return the reasons of every decision in the journal; each stands there once."""
+    decided: dict[str, tuple[str, ...]] = {}
+    for found in read_jsonl(segment.path for segment in list_segments(state_dir / FOLDERS[JOURNAL])):
+        record = found.record
+        if record["type"] == "decision":
+            assert record["decision_id"] not in decided
+            decided[record["decision_id"]] = tuple(record["reasons"])
+    return decided
+
+
 INPUTS = {"rejected", "settings", "condition", "parked", "anchor_reset", "clock_step"}
 
 
@@ -159,3 +180,65 @@ def essence(engine: Engine) -> dict[str, Any]:
             del memory["order"]["cause"]
     record["symbols"] = {memory["symbol"]: memory for memory in record["symbols"]}
     return record
+
+
+def replay_unbroken(state_dir: Path) -> tuple[int, int]:
+    """Run all recorded inputs of all sessions through one engine that never stops; return decisions and blocked ones.
+
+    At every start that engine must be the one that the session began with, and every decision the one recorded.
+    """
+    sessions: dict[str, _Session] = {}
+    for stream in (Stream.TICKS, JOURNAL):
+        for found in read_jsonl(segment.path for segment in list_segments(state_dir / FOLDERS[stream])):
+            record = found.record
+            session = sessions.setdefault(record["sid"], _Session())
+            if record.get("type") == "session_start":
+                session.start = join(record, ())
+            elif record.get("type") == "session_end":
+                session.end = join(record, ())
+            elif record.get("type") == "decision":
+                session.decided.setdefault(record["cause"], []).append(record)
+            elif stream is Stream.TICKS or record["type"] in INPUTS:
+                session.inputs[record["seq"]] = record
+    engine: Engine | None = None
+    decisions = blocked = 0
+    for sid in sorted(sessions):
+        session = sessions[sid]
+        if session.start is None:
+            assert not session.inputs
+            continue
+        begun = Engine(make_settings({}))
+        begun.restore(session.start)
+        if engine is None:
+            engine = begun
+        assert essence(begun) == essence(engine), f"{sid} began with another engine"
+        for seq, record in sorted(session.inputs.items()):
+            held = session.decided.get(seq, [])
+            if any("restart" in decision["reasons"] for decision in held):
+                engine.conditions["restart"] = CAUGHT_UP
+                blocked += 1
+            made = [output for output in engine.process(input_of(record)) if isinstance(output, Decision)]
+            engine.conditions.pop("restart", None)
+            assert [_said(to_record(decision)) for decision in made] == [_said(decision) for decision in held]
+            decisions += len(made)
+        if session.end is not None:
+            ended = Engine(make_settings({}))
+            ended.restore(session.end)
+            assert essence(ended) == essence(engine)
+    return decisions, blocked
+
+
+class _Session:
+    def __init__(self) -> None:
+        self.start: dict[str, Any] | None = None
+        self.end: dict[str, Any] | None = None
+        self.inputs: dict[int, dict[str, Any]] = {}
+        self.decided: dict[int, list[dict[str, Any]]] = {}
+
+
+def _said(decision: dict[str, Any]) -> dict[str, Any]:
+    """Return what a decision says, but for the numbers of inputs."""
+    said = {name: value for name, value in decision.items() if name not in ("v", "sid", "crc", "cause", "k")}
+    if said["anchor"] is not None:
+        said["anchor"] = {name: value for name, value in said["anchor"].items() if not name.endswith("_seq")}
+    return orjson.loads(orjson.dumps(said))

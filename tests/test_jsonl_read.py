@@ -20,10 +20,12 @@ from tradingbot.io.jsonl import (
     encode,
     plain_number,
     read_jsonl,
+    read_jsonl_backwards,
     read_jsonl_tail,
     read_number,
 )
 from tradingbot.io.lines import MAX_LINE, decode_lines
+from tradingbot.io.sealing import seal
 
 GOOD = encode(tick(1))
 BAD = {
@@ -177,3 +179,22 @@ def test_what_cannot_be_opened_is_named(tmp_path: Path) -> None:
     assert [(place.line, place.damage) for place in report.places] == [(0, Damage.UNREADABLE)] * 3
     with pytest.raises(DataError):
         list(read_jsonl([folder], strict=True))
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_backwards_is_forwards_the_other_way_round(tmp_path: Path, sealed: bool) -> None:
+    """Thousands of lines of two files, damaged ones among them: the same records and lines, counted from the end."""
+    paths = []
+    for day in (22, 23):
+        path = tmp_path / f"x_202611{day}_0000.jsonl"
+        lines = [text(number) if number % 97 else b"damaged\n" for number in range(1, 9_000)]
+        path.write_bytes(b"".join(lines))
+        paths.append(seal(path) if sealed else path)
+    forwards, backwards = ReadReport(), ReadReport()
+    expected = list(read_jsonl(paths, forwards))
+    found = list(read_jsonl_backwards(reversed(paths), backwards))
+    assert [each.record for each in found] == [each.record for each in reversed(expected)]
+    assert [each.line + 9_000 for each in found] == [each.line for each in reversed(expected)]
+    assert (backwards.records, backwards.damaged) == (forwards.records, forwards.damaged) == (len(expected), 2 * 92)
+    assert list(read_jsonl_backwards([tmp_path / "x_20261124_0000.jsonl"], backwards)) == []
+    assert backwards.damaged == 2 * 92 + 1, "a file that is gone is told of"

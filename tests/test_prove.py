@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 from tests.test_live import bot, call, status_of, wait_for
 from tradingbot.io.jsonl import decode, encode, read_jsonl
 from tradingbot.io.segments import list_segments
-from tradingbot.io.streams import input_of, rejection_record, tick_record
+from tradingbot.io.streams import input_of, lead_of, rejection_record, tick_line, tick_record
 from tradingbot.market.ticker import Ticker
 from tradingbot.ops.prove import prove
 
@@ -46,7 +46,7 @@ def test_a_session_is_proved(recorded: Path) -> None:
     """Exit 0, every input and output counted, in words and as JSON."""
     done = call(recorded, "prove")
     assert done.returncode == 0, done.stdout + done.stderr
-    found = re.fullmatch(r"virtual: equal, ([\d,]+) inputs, ([\d,]+) outputs\n", done.stdout)
+    found = re.fullmatch(r"20260101T000000.000: equal, ([\d,]+) inputs, ([\d,]+) outputs\n", done.stdout)
     assert found is not None, done.stdout
     session = orjson.loads(call(recorded, "prove", str(recorded / "state"), "--json").stdout)["sessions"][0]
     kinds = {record.get("type") for record in records(recorded / "state", "journal")}
@@ -158,7 +158,7 @@ def test_flags_flipped_and_a_kill_in_the_middle(tmp_path: Path) -> None:
     assert (ended.verdict, ended.ended) == ("equal", True)
     assert killed.outputs > 0
     kinds = [record.get("type") for record in records(tmp_path / "state", "journal")]
-    assert kinds.count("settings") == 4
+    assert kinds.count("settings") == 5, "four flips, and the settings that the second start came with"
 
 
 def test_the_schema_page_names_every_member_that_a_run_writes(recorded: Path) -> None:
@@ -179,20 +179,32 @@ def test_the_schema_page_names_every_member_that_a_run_writes(recorded: Path) ->
             assert set(decode(example.encode())) <= named
 
 
+@pytest.mark.parametrize("bid", [99.5, None, 99])
 @pytest.mark.parametrize("last", [100.0, float("nan"), float("inf"), True, "abc", None, [1]])
-def test_a_ticker_comes_back_out_of_its_record(last: Any) -> None:
+def test_a_ticker_comes_back_out_of_its_record(last: Any, bid: Any) -> None:
     """Accepted or rejected, whatever an exchange answered: the engine is told the very same again."""
     from tradingbot.config import make_settings
     from tradingbot.engine.engine import Engine
     from tradingbot.engine.events import Rejected
 
-    ticker = Ticker("BTC/USDT", 1_700_000_000_000, last, 99.5, 100.5, 1e6, 1.0, 2.0, 1_700_000_000_005, 3, None)
+    ticker = Ticker("BTC/USDT", 1_700_000_000_000, last, bid, bid and 100.5, 1e6, 1.0, 2.0, 1_700_000_000_005, 3, None)
     engine = Engine(make_settings({}))
     outputs = engine.process(ticker)
     if outputs and isinstance(outputs[0], Rejected):
-        record = rejection_record("s", 1, ticker, outputs[0])
+        line = encode(rejection_record("s", 1, ticker, outputs[0]))
     else:
-        record = tick_record("s", 1, ticker)
-    again = input_of(decode(encode(record)))
+        line = tick_line(lead_of("s"), "s", 1, ticker)
+        assert decode(line) == decode(encode(tick_record("s", 1, ticker)))
+    again = input_of(decode(line))
     assert repr(again) == repr(ticker)
     assert repr(Engine(make_settings({})).process(again)) == repr(outputs)
+
+
+def test_the_last_minutes_are_proved_alone(recorded: Path) -> None:
+    """Fewer inputs, from the last checkpoint before them; a number that is none is wrong usage."""
+    whole = orjson.loads(call(recorded, "prove", "--json").stdout)
+    part = orjson.loads(call(recorded, "prove", "--last", "5", "--json").stdout)
+    assert part["sessions"][0]["verdict"] == "equal"
+    assert 0 < part["sessions"][0]["inputs"] < whole["sessions"][0]["inputs"] * 0.6
+    wrong = call(recorded, "prove", "--last", "soon")
+    assert (wrong.returncode, "soon is no number of minutes" in wrong.stderr) == (2, True)

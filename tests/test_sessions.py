@@ -260,19 +260,21 @@ def test_an_interrupt_while_the_exchange_does_not_answer_ends_it_at_once(tmp_pat
 
 @pytest.mark.parametrize("on", [True, False])
 def test_a_features_word_is_in_the_log_only_while_it_is_on(tmp_path: Path, on: bool) -> None:
-    """`retry_state` is what an operator greps for after a rollback."""
+    """`retry_state`, `WARMSTART` and `jsonl` are what an operator greps for after a rollback."""
     script = tmp_path / "faults.toml"
     rows = [f'[[fault]]\non = "stream *@{kind}"\ndoes = "crossed"\nfrom_s = 60\n' for kind in ("ticker", "bookTicker")]
     rows.append('[[fault]]\non = "GET ticker/24hr"\ndoes = "crossed"\nfrom_s = 60\n')
     script.write_text("".join(rows))
     with exchange(tmp_path, "--set", "EMBEDDED_SPEED=30", "--faults", str(script)) as (_, url):
         words = ("--set", f"EMBEDDED_URL={url}", "--set", "WATCHDOG_S=1", "--set", "POLL_S=0.2", "--duration", "6")
-        done = call(tmp_path, *words, "--set", f"FEATURE_RETRY_BACKOFF={str(on).lower()}")
+        flags = ("FEATURE_RETRY_BACKOFF", "FEATURE_WARMSTART_TICKS", "FEATURE_PERSIST_STREAMS")
+        done = call(tmp_path, *words, *(word for flag in flags for word in ("--set", f"{flag}={str(on).lower()}")))
     assert done.returncode == 0, done.stderr
     assert "ticker rejected" in done.stderr
     assert ("retry_state" in done.stderr) is on
-    for word in ("warmstart", "WARMSTART", "jsonl"):
-        assert word not in done.stderr
+    assert ("WARMSTART - " in done.stderr) is on
+    assert ("warmstart" in done.stderr.lower()) is on
+    assert on or "jsonl" not in done.stderr
 
 
 EAGER = ("--set", "GLOBAL_TRADING=true", "--set", "DROP_TRIGGER_VALUE=0.99999", "--set", "EMBEDDED_SPEED=100",

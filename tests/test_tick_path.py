@@ -32,7 +32,7 @@ class PlainEngine(Engine):
         if t > self.now_ms:
             self.now_ms = t
             if t >= self._day_end_ms:
-                self._turn_day(t)
+                self.turn_day(t)
         outputs: list[Output] = []
         if state.order is not None and t >= state.order.due_ms:
             self.portfolio.fill(state, self.seq, self.now_ms, rules, outputs)

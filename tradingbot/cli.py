@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from tradingbot import __version__
-from tradingbot.commands import anchors, control, past, recorded, running, settings
+from tradingbot.commands import anchors, control, convert, past, recorded, running, settings, upkeep
 from tradingbot.commands.shared import complain
 from tradingbot.errors import TradingBotError, UsageError
 
@@ -125,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_anchors(add)
     _add_control(add)
     _add_running(add)
+    _add_upkeep(add)
     return parser
 
 
@@ -140,6 +141,8 @@ def _add_recorded(add: Add) -> None:
     text = "run what was recorded through the engine again: equal?"
     command = add("prove", recorded.prove, text, "tradingbot prove build/run/state")
     command.add_argument("folder", nargs="?", metavar="STATE")
+    text = "only the last minutes, from the last checkpoint before them"
+    command.add_argument("--last", type=_minutes, metavar="MIN", help=text)
 
 
 def _add_settings(add: Add) -> None:
@@ -165,8 +168,7 @@ def _add_anchors(add: Add) -> None:
     command.add_argument("action", nargs="?", choices=["reset"], help="start the symbols' session and anchor anew")
     command.add_argument("symbols", nargs="*", metavar="SYMBOL", help="which")
     command.add_argument("--all", action="store_true", help="every symbol")
-    command.add_argument("--why", metavar="TEXT", help="the reason, for whoever looks later")
-    command.add_argument("--yes", action="store_true", help="act without asking")
+    _add_asking(command)
 
 
 def _add_control(add: Add) -> None:
@@ -191,6 +193,35 @@ def _add_running(add: Add) -> None:
     command.add_argument("--api-secret", default="secret", metavar="S", help="the secret it accepts (secret)")
 
 
+def _add_upkeep(add: Add) -> None:
+    text = "look for damage, gaps and left-over files in what is recorded, and how long the disk lasts"
+    command = add("fsck", upkeep.fsck, text, 'tradingbot fsck build/run/state --repair --why "power loss"')
+    command.add_argument("folder", nargs="?", metavar="STATE")
+    command.add_argument("--repair", action="store_true", help="show what can be mended, ask, and mend it")
+    _add_asking(command)
+    text = "write what is recorded as tables, a file a stream"
+    command = add("export", convert.export, text, "tradingbot export build/run/state --to parquet --stream ticks")
+    command.add_argument("folder", nargs="?", metavar="STATE")
+    command.add_argument("--to", choices=("parquet", "csv"), required=True, help="what to write")
+    command.add_argument("--out", default="export", metavar="DIR", help="folder of the tables (export)")
+    names = ("ticks", "snapshots", "windows", "anchors", "journal")
+    text = "this stream alone; repeatable"
+    command.add_argument("--stream", action="append", choices=names, metavar="NAME", help=f"{text}: {', '.join(names)}")
+    command.add_argument("--symbol", action="append", metavar="S", help="this symbol alone; repeatable")
+    text = "records from this time on: 2026-11-23, 2026-11-23T02:30 (UTC), or ms"
+    command.add_argument("--since", type=convert.moment_ms, metavar="TIME", help=text)
+    command.add_argument("--until", type=convert.moment_ms, metavar="TIME", help="records before this time")
+    text = "record market data of others as a session, as if the bot had watched it"
+    command = add("import", convert.import_, text, "tradingbot import candles.parquet --state research")
+    command.add_argument("data", nargs="+", metavar="FILE_OR_DIRECTORY", help="Parquet, CSV or JSONL")
+    _add_asking(command)
+
+
+def _add_asking(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--yes", action="store_true", help="do it without asking")
+    command.add_argument("--why", metavar="TEXT", help="the reason, for the audit; required where something is changed")
+
+
 def _add_common(parser: argparse.ArgumentParser, prefix: str) -> None:
     common = parser.add_argument_group("every command")
 
@@ -207,12 +238,20 @@ def _add_common(parser: argparse.ArgumentParser, prefix: str) -> None:
 
 
 def _seconds(text: str) -> float:
-    seconds = -1.0
+    return _number(text, "seconds")
+
+
+def _minutes(text: str) -> float:
+    return _number(text, "minutes")
+
+
+def _number(text: str, unit: str) -> float:
+    number = -1.0
     with suppress(ValueError):
-        seconds = float(text)
-    if not 0 <= seconds < 1e9:
-        raise argparse.ArgumentTypeError(f"{text} is no number of seconds")
-    return seconds
+        number = float(text)
+    if not 0 <= number < 1e9:
+        raise argparse.ArgumentTypeError(f"{text} is no number of {unit}")
+    return number
 
 
 def _count(text: str) -> int:

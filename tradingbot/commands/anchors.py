@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from tradingbot.commands.past import tell_damage
 from tradingbot.commands.shared import print_json, print_text, settings_of
+from tradingbot.commands.upkeep import ask
 from tradingbot.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,8 +33,6 @@ def anchors(arguments: argparse.Namespace) -> int:
     if arguments.action == "reset":
         if bool(arguments.symbols) == arguments.all:
             raise UsageError("anchors reset takes symbols, or --all")
-        if not (arguments.why or "").strip():
-            raise UsageError("anchors reset takes --why TEXT: whoever looks later should know the reason")
         plan = plan_reset(history, effective.settings, arguments.symbols, arguments.all)
         return _reset(arguments, history, plan)
     rows = [asdict(row) for row in known_anchors(history, effective.settings)]
@@ -52,47 +50,25 @@ def anchors(arguments: argparse.Namespace) -> int:
 
 def _reset(arguments: argparse.Namespace, history: History, plan: ResetPlan) -> int:
     from tradingbot.ops.anchors import request_reset, was_taken
+    from tradingbot.ui.plain import printable
     from tradingbot.ui.state_tables import reset_plan_text
 
     records = {symbol: None if row is None else asdict(row) for symbol, row in plan.anchors.items()}
-    plan_text = reset_plan_text(records, str(history.state_dir), plan.running)
-    document = {"plan": {"symbols": list(records), "anchors": records, "bot_running": plan.running}}
-    print_plan = _print_error if arguments.json else print_text
-    if not arguments.yes:
-        print_plan(plan_text)
-        if not _agreed():
-            _answer(arguments, document | {"done": False, "taken": False}, "nothing is changed (--yes acts)")
-            return NO
-    why = arguments.why.encode("utf-8", "backslashreplace").decode()
-    request = request_reset(history.state_dir, plan, why)
+    document: dict[str, object] = {"plan": {"anchors": records, "bot_running": plan.running}}
+    if not ask(arguments, reset_plan_text(records, str(history.state_dir), plan.running)):
+        if arguments.json:
+            print_json(document | {"done": False})
+        return NO
+    request = request_reset(history.state_dir, plan, arguments.why)
     taken = plan.running and was_taken(request, PATIENCE_S)
-    names = ", ".join(records)
     if taken:
-        text = f"{names}: the bot has taken it; session, window and anchor begin anew at the next tick"
+        text = "the bot has taken it; session, window and anchor begin anew at the next tick"
     elif plan.running:
-        text = f"{names}: asked for, and the bot has not looked yet; it will at its next turn ({request})"
+        text = f"asked for; the bot has not looked yet, and will ({request})"
     else:
-        text = f"{names}: no bot is running there; the next start does it ({request})"
-    _answer(arguments, document | {"done": True, "taken": taken, "request": str(request)}, text)
-    return 0
-
-
-def _agreed() -> bool:
-    """Ask on the terminal; without one nobody agrees."""
-    if not sys.stdin.isatty():
-        return False
-    print("do it? [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in {"y", "yes"}
-
-
-def _print_error(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
-def _answer(arguments: argparse.Namespace, document: dict[str, object], text: str) -> None:
+        text = f"no bot is running there; the next start does it ({request})"
     if arguments.json:
-        print_json(document)
+        print_json(document | {"done": True, "taken": taken, "request": str(request)})
     else:
-        from tradingbot.ui.plain import printable
-
-        print_text(printable(text))
+        print_text(printable(f"{', '.join(records)}: {text}"))
+    return 0

@@ -9,18 +9,18 @@ from typing import Any
 
 from tradingbot.commands.shared import answer, complain, home_of, print_text
 
-__all__ = ["arm", "kill", "status", "stop"]
+__all__ = ["arm", "kill", "status", "stop", "target"]
 
 
-def _target(arguments: argparse.Namespace) -> tuple[Path, float]:
+def target(arguments: argparse.Namespace) -> tuple[Path, float]:
     """Return state directory and STOP_TIMEOUT_S."""
     from tradingbot.ops.control import find_target
 
     home = home_of(arguments)
-    target = find_target(home, config=arguments.config, state=arguments.state, assignments=arguments.set)
-    if target.complaints:
-        complain(f"warning: {'; '.join(target.complaints)}; going on with {target.state_dir}")
-    return target.state_dir, target.stop_timeout_s
+    found = find_target(home, config=arguments.config, state=arguments.state, assignments=arguments.set)
+    if found.complaints:
+        complain(f"warning: {'; '.join(found.complaints)}; going on with {found.state_dir}")
+    return found.state_dir, found.stop_timeout_s
 
 
 def status(arguments: argparse.Namespace) -> int:
@@ -28,7 +28,7 @@ def status(arguments: argparse.Namespace) -> int:
     from tradingbot.ops.control import read_status
     from tradingbot.ui.plain import json_text
 
-    document = read_status(_target(arguments)[0])
+    document = read_status(target(arguments)[0])
     print_text(json_text(document) if arguments.json else _status_text(document))
     return 0
 
@@ -53,7 +53,7 @@ def stop(arguments: argparse.Namespace) -> int:
     """Stop the running bot cleanly."""
     from tradingbot.ops import control
 
-    pid = control.stop(*_target(arguments))
+    pid = control.stop(*target(arguments))
     answer(arguments, {"stopped": pid}, f"stopped process {pid}")
     return 0
 
@@ -62,7 +62,7 @@ def kill(arguments: argparse.Namespace) -> int:
     """Switch the kill switch on."""
     from tradingbot.ops import control
 
-    folder = _target(arguments)[0]
+    folder = target(arguments)[0]
     control.kill(folder, arguments.why)
     rest = "" if control.is_running(folder) else " (no bot is running there now: it holds for the next one)"
     answer(arguments, {"killed": True, "why": arguments.why}, f"kill switch on in {folder}: {arguments.why}{rest}")
@@ -73,6 +73,6 @@ def arm(arguments: argparse.Namespace) -> int:
     """Switch the kill switch off."""
     from tradingbot.ops import control
 
-    was_on = control.arm(_target(arguments)[0])
+    was_on = control.arm(target(arguments)[0])
     answer(arguments, {"killed": False, "was": was_on}, "kill switch off" if was_on else "the kill switch was off")
     return 0

@@ -4,28 +4,18 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tradingbot.commands.shared import complain, home_of, print_json, print_text
+from tradingbot.commands.control import target
+from tradingbot.commands.shared import complain, print_json, print_text
 from tradingbot.errors import UsageError
 
 if TYPE_CHECKING:
     from tradingbot.ops.history import History
 
-__all__ = ["explain", "state_dir_of", "tell_damage"]
+__all__ = ["explain", "tell_damage"]
 
 LISTED = 10  # triggers of a symbol
-
-
-def state_dir_of(arguments: argparse.Namespace) -> Path:
-    """Return the state directory; settings that are broken are complained of, and are no reason not to look."""
-    from tradingbot.ops.control import find_target
-
-    target = find_target(home_of(arguments), config=arguments.config, state=arguments.state, assignments=arguments.set)
-    if target.complaints:
-        complain(f"warning: {'; '.join(target.complaints)}; going on with {target.state_dir}")
-    return target.state_dir
 
 
 def tell_damage(history: History) -> None:
@@ -44,7 +34,7 @@ def explain(arguments: argparse.Namespace) -> int:
     chosen = [arguments.id is not None, arguments.last, arguments.near]
     if sum(chosen) > 1 or (arguments.id is not None and arguments.symbol) or not (any(chosen) or arguments.symbol):
         raise UsageError("explain takes one of: an ID, --last, --symbol S, --symbol S --last, --near")
-    history = History(state_dir_of(arguments))
+    history = History(target(arguments)[0])
     try:
         if arguments.near:
             _near(arguments, history)

@@ -50,6 +50,6 @@ def prove(arguments: argparse.Namespace) -> int:
 
     folder = Path(arguments.folder) if arguments.folder else settings_of(arguments, overrides=False).state_dir
     with showing_progress() as progress:
-        proof = ops.prove(folder, progress)
+        proof = ops.prove(folder, progress, arguments.last)
     answer(arguments, proof.to_record(), proof.text())
     return proof.exit_code

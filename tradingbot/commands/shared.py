@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tradingbot.io.home import Home
     from tradingbot.io.overrides import Effective
 
-__all__ = ["answer", "complain", "home_of", "print_json", "print_text", "settings_of"]
+__all__ = ["answer", "complain", "from_here", "home_of", "print_json", "print_text", "settings_of"]
 
 
 def home_of(arguments: argparse.Namespace) -> Home:
@@ -35,6 +35,14 @@ def settings_of(arguments: argparse.Namespace, overrides: bool) -> Effective:
     return read_settings(
         home, config=arguments.config, state=arguments.state, assignments=arguments.set, overrides=overrides
     )
+
+
+def from_here(path: Path) -> Path:
+    """Return a path as seen from the working directory where it lies below, which reads better and names the same."""
+    try:
+        return path.relative_to(Path.cwd())
+    except ValueError:
+        return path
 
 
 def complain(text: str) -> None:

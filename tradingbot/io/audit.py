@@ -1,25 +1,51 @@
-"""The audit: who changed what on a state directory, when and why, one checked line each."""
+"""The audit: who changed what under a state directory, when, and why."""
 
 from __future__ import annotations
 
+import getpass
 import os
+import socket
+import time
 from pathlib import Path
 from typing import Any
 
 from tradingbot.io.lines import encode
+from tradingbot.io.segments import repair_tail, sync_folder
 
-__all__ = ["AUDIT_NAME", "append_audit"]
+__all__ = ["AUDIT_NAME", "append_audit", "user"]
 
 AUDIT_NAME = "audit.jsonl"
 
 
-def append_audit(state_dir: Path, time_ms: int, who: str, host: str, what: str, why: str, **facts: Any) -> None:
-    """Append one line; when this returns it is on the disk. Raises OSError."""
-    line = encode({"v": 1, "time_ms": time_ms, "who": who, "host": host, "what": what, "why": why, **facts})
-    descriptor = os.open(state_dir / AUDIT_NAME, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
-    with os.fdopen(descriptor, "rb+", buffering=0) as file:
-        size = os.fstat(descriptor).st_size
-        if size and os.pread(descriptor, 1, size - 1) != b"\n":
-            line = b"\n" + line  # behind what a crash has torn
+def append_audit(state_dir: Path, what: str, why: str, **facts: str | float | list[str] | None) -> None:
+    """Append one checked line to a state directory's audit.jsonl; on return it is on the disk. Raises OSError."""
+    path = state_dir / AUDIT_NAME
+    record = {
+        "v": 1, "ts_ms": int(time.time() * 1000), "who": user(), "host": socket.gethostname(), "pid": os.getpid(),
+        "what": what, "why": _spelt(why), **{name: _spelt(fact) for name, fact in facts.items()},
+    }  # fmt: skip
+    line = encode(record)
+    is_new = not path.exists()
+    if not is_new:
+        repair_tail(path)  # a torn line would take this one with it
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb") as file:
         file.write(line)
-        os.fsync(descriptor)
+        file.flush()
+        os.fsync(file.fileno())
+    if is_new:
+        sync_folder(state_dir)
+
+
+def user() -> str:
+    """Return the name of the user who acts, or the number of one without a name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return str(os.getuid())
+
+
+def _spelt(value: Any) -> Any:
+    """Return text that JSON can hold: a file's name, and a shell's word, may be no UTF-8."""
+    if isinstance(value, list):
+        return [_spelt(item) for item in value]
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value

@@ -22,13 +22,15 @@ from tradingbot.io.lines import MAX_LINE, Damage, decode_lines
 from tradingbot.io.segments import Frame, Segment, list_segments, load_frames, manifest_path
 
 __all__ = [
-    "Block", "Found", "Place", "ReadReport", "numbered_lines", "open_segment", "read_jsonl", "read_jsonl_backwards",
-    "read_jsonl_tail", "start_of", "text_blocks",
+    "MISFIT", "Block", "Found", "Lines", "Place", "ReadReport", "numbered_lines", "open_segment", "read_jsonl",
+    "read_jsonl_backwards", "read_jsonl_tail", "read_lines", "start_of", "text_blocks",
 ]  # fmt: skip
+
+MISFIT = "not what its manifest says"  # of a sealed segment that is read without it
 
 _BLOCK = 1 << 18  # of a plain file, forwards
 _TAIL_BLOCK = 1 << 16  # backwards: 300 ticks of 230 bytes are two
-_CHUNK = 256  # lines that are parsed at a time while `enough` is asked
+_CHUNK = 128  # lines that are parsed at a time while `enough` is asked
 _PLACES = 1_000  # that a report names; all are counted
 _WINDOW = 1 << 23  # bytes that a foreign zstd file may make its reader hold
 
@@ -41,13 +43,22 @@ class Found(NamedTuple):
     record: dict[str, Any]
 
 
+class Lines(NamedTuple):
+    """Hold lines that follow each other in a file, and the number of the first, from 1."""
+
+    path: Path
+    first: int
+    lines: list[bytes]
+
+
 class Place(NamedTuple):
-    """Say where something could not be read; line 0 is the file as a whole, -1 its last line."""
+    """Say where something could not be read, and how many lines; line 0 is the file as a whole, -1 its last line."""
 
     path: Path
     line: int
     damage: Damage
     detail: str = ""
+    lines: int = 1
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line}: {self.damage}{f' ({self.detail})' if self.detail else ''}"
@@ -90,18 +101,28 @@ def read_jsonl(paths: Iterable[Path], report: ReadReport | None = None, strict: 
     report = ReadReport() if report is None else report
     notes = _Strict() if strict else report
     for path in paths:
-        try:
-            with ExitStack() as opened:
-                file, found = open_segment(path, opened)
-                for first, lines in numbered_lines(text_blocks(file, found, notes), found, notes):
-                    for line, record in enumerate(decode_lines(lines), first):
-                        if isinstance(record, Damage):
-                            notes.note(Place(found, line, record))
-                        else:
-                            report.records += 1
-                            yield Found(found, line, record)
-        except OSError as error:
-            notes.note(Place(path, 0, Damage.UNREADABLE, error.strerror or str(error)))
+        for batch in read_lines(path, notes):
+            for line, record in enumerate(decode_lines(batch.lines), batch.first):
+                if isinstance(record, Damage):
+                    notes.note(Place(batch.path, line, record))
+                else:
+                    report.records += 1
+                    yield Found(batch.path, line, record)
+
+
+def read_lines(path: Path, report: ReadReport) -> Iterator[Lines]:
+    """Yield the complete lines of a segment without their ends, unchecked, some hundred at a time.
+
+    A torn last line, and what cannot be read, stands in `report`; of a line beyond MAX_LINE only the beginning comes. A
+    plain file that has been sealed meanwhile is read sealed.
+    """
+    try:
+        with ExitStack() as opened:
+            file, found = open_segment(path, opened)
+            for first, lines in numbered_lines(text_blocks(file, found, report), found, report):
+                yield Lines(found, first, lines)
+    except OSError as error:
+        report.note(Place(path, 0, Damage.UNREADABLE, error.strerror or str(error)))
 
 
 def open_segment(path: Path, opened: ExitStack) -> tuple[IO[bytes], Path]:
@@ -140,7 +161,8 @@ def text_blocks(file: IO[bytes], path: Path, notes: ReadReport, start: int = 0) 
         if start < frame.text:
             block = _frame(file, offset, frame)
             if block.lost:
-                notes.note(Place(path, line, Damage.UNREADABLE, f"{frame.lines} lines of a damaged frame"))
+                lost = f"{frame.lines} lines of a damaged frame"
+                notes.note(Place(path, line, Damage.UNREADABLE, lost, block.lost))
             yield Block(block.text[start:], block.lost)
         start = max(start - frame.text, 0)
         offset, line = offset + frame.packed, line + frame.lines
@@ -149,7 +171,7 @@ def text_blocks(file: IO[bytes], path: Path, notes: ReadReport, start: int = 0) 
 def _unpacked(file: IO[bytes], path: Path, notes: ReadReport) -> Iterator[Block]:
     """Yield the text of a zstd file without a manifest that fits it, as far as it can be had."""
     if manifest_path(path).exists():
-        notes.note(Place(path, 0, Damage.UNREADABLE, "not what its manifest says"))
+        notes.note(Place(path, 0, Damage.UNREADABLE, MISFIT))
     unpacker = zstandard.ZstdDecompressor(max_window_size=_WINDOW)
     try:
         with unpacker.stream_reader(file, read_across_frames=True, closefd=False) as reader:
@@ -221,6 +243,7 @@ def read_jsonl_tail(
     enough: Callable[[dict[str, Any]], bool] | None = None,
     report: ReadReport | None = None,
     segments: Sequence[Segment] | None = None,
+    ordered: bool = False,
 ) -> list[dict[str, Any]]:
     """Return the last `count` records of a series, the oldest first; with `enough` also those before, until it is true.
 
@@ -228,10 +251,11 @@ def read_jsonl_tail(
     or with a `count` of 0 how many. The record that it is true of is part of the result. Cost follows the records read:
     blocks from the file's end, across segments; of a sealed one the last frames, 1 MB of text each. A sealed one
     without a manifest is unpacked whole, on disk. What is no record is left out, counted and named in `report`.
-    `segments` are the series' own where the folder has been listed already: one listing serves 500 symbols.
+    `segments` are the series' own where the folder has been listed already: one listing serves 500 symbols. `ordered`
+    says that what is enough is so for everything older too: then `enough` is asked of few records.
     """
     report = ReadReport() if report is None else report
-    tail = _Tail(count, enough, report)
+    tail = _Tail(count, enough, report, ordered)
     for segment in reversed(list_segments(folder, series) if segments is None else segments):
         if tail.full():
             break
@@ -277,8 +301,14 @@ def read_jsonl_backwards(paths: Iterable[Path], report: ReadReport | None = None
 class _Tail:
     """Collect records, the newest first, until there are enough; `parts` are newest first, in each the oldest first."""
 
-    def __init__(self, count: int, enough: Callable[[dict[str, Any]], bool] | None, report: ReadReport) -> None:
-        self._count, self._enough, self._report = count, enough, report
+    def __init__(
+        self,
+        count: int,
+        enough: Callable[[dict[str, Any]], bool] | None,
+        report: ReadReport,
+        ordered: bool = False,
+    ) -> None:
+        self._count, self._enough, self._report, self._ordered = count, enough, report, ordered
         self._have, self._full = 0, enough is None and count <= 0
         self.parts: list[list[dict[str, Any]]] = []
 
@@ -305,6 +335,8 @@ class _Tail:
         if self._enough is None:
             self._have += len(records)
             self._full = self._have >= self._count
+        elif self._ordered and records and not self._enough(records[0]):
+            self._have += len(records)
         else:
             for place in range(len(records) - 1, -1, -1):
                 self._have += 1

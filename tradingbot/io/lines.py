@@ -14,16 +14,9 @@ import orjson
 from tradingbot.errors import DataError
 
 __all__ = [
-    "MAX_LINE",
-    "Damage",
-    "Damaged",
-    "decode",
-    "decode_lines",
-    "encode",
-    "plain_number",
-    "read_number",
+    "MAX_LINE", "Damage", "Damaged", "close_line", "decode", "decode_lines", "encode", "plain_number", "read_number",
     "with_crc",
-]
+]  # fmt: skip
 
 MAX_LINE = 1 << 20  # bytes, line end included: a reader's memory is bounded by it, so a writer must not pass it
 _HEAD, _FOOT = b',"crc":"', b'"}'
@@ -59,15 +52,18 @@ def encode(record: Mapping[str, Any]) -> bytes:
     through `plain_number`. Raises TypeError for what JSON cannot hold (an int beyond 64 bits, a lone surrogate, nesting
     beyond 254) and ValueError for a record beyond MAX_LINE, which no reader would take.
     """
-    text = orjson.dumps(record)
-    if len(text) - 1 > MAX_LINE - _CRC:
-        raise ValueError(f"a record of {len(text) - 1} bytes, at most {MAX_LINE - _CRC} fit a line")
+    return close_line(orjson.dumps(record)[:-1])
+
+
+def close_line(text: bytes) -> bytes:
+    """Return a record that is JSON already, less its closing brace, as `encode` would; raise ValueError as it does."""
+    if len(text) > MAX_LINE - _CRC:
+        raise ValueError(f"a record of {len(text)} bytes, at most {MAX_LINE - _CRC} fit a line")
     return with_crc(text)
 
 
 def with_crc(text: bytes) -> bytes:
-    """Return the JSON text of an object that is not empty as `encode` does, whatever its length."""
-    text = text[:-1]
+    """Return the JSON text of an object that is not empty, less its closing brace, closed by its checksum."""
     return b'%b,"crc":"%08x"}\n' % (text, crc32(text))
 
 

@@ -17,10 +17,12 @@ import numpy.typing as npt
 
 from tradingbot.errors import DataError, UsageError
 from tradingbot.io.market_tables import SUFFIXES, TICK, Columns, Ticks, read_columns
+from tradingbot.io.streams import FOLDERS, Stream
 from tradingbot.market.ticker import Ticker
 
 __all__ = ["DataFile", "find_files", "read_ticks", "scan"]
 
+TICKS = FOLDERS[Stream.TICKS]
 RESULT_NAMES = ("decisions.jsonl", "trades.jsonl")  # of a replay: they look like quotes, and are none
 BLOCK_ROWS = 4_096  # of each run while they are merged
 RUN_ROWS = 1_000_000  # what is sorted in memory at a time
@@ -57,12 +59,14 @@ class DataFile:
 
 
 def find_files(paths: Iterable[str | Path]) -> list[Path]:
-    """Return the data files that `paths` name: files as given, those of a directory by name; raise UsageError."""
+    """Return the data files that `paths` name: files as given, those of a directory by name; raise UsageError.
+
+    Of a bot's state directory these are its ticks. Where a segment is there sealed and plain, the plain file counts.
+    """
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            children = (child for child in path.iterdir() if child.name not in RESULT_NAMES)
-            inside = sorted(child for child in children if child.suffix in SUFFIXES and child.is_file())
+            inside = _inside(path / TICKS if (path / TICKS).is_dir() else path)
             if not inside:
                 raise UsageError(f"no data file in {path}: looked for *{', *'.join(SUFFIXES)}")
             found += inside
@@ -71,6 +75,12 @@ def find_files(paths: Iterable[str | Path]) -> list[Path]:
         else:
             raise UsageError(f"there is no file or directory {path}")
     return found
+
+
+def _inside(folder: Path) -> list[Path]:
+    names = {child.name for child in folder.iterdir() if child.name.endswith(SUFFIXES) and child.is_file()}
+    doubles = {f"{name}.zst" for name in names}
+    return [folder / name for name in sorted(names - doubles - set(RESULT_NAMES))]
 
 
 def scan(path: Path, progress: Callable[[int], None] | None = None) -> DataFile:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,6 +23,8 @@ __all__ = ["SUFFIXES", "TICK", "Columns", "Ticks", "read_columns"]
 PRICE_COLUMNS = {"last": "quotes", "price": "trades", "close": "candles"}  # the first that is there wins
 BATCH_ROWS = 65_536
 MAX_LINE_BYTES = 1 << 20
+_BLOCK = 1 << 18  # of unpacked text
+_WINDOW = 1 << 23  # bytes that a packed file may make its reader hold
 MAX_TS_MS = 253_402_300_800_000  # the year 10000: what is later is no time of a market
 UNREADABLE_MS = -1
 
@@ -40,7 +44,7 @@ class Columns:
 
 def read_columns(path: Path) -> Iterator[Columns]:
     """Yield a file's rows in batches; raise DataError where it, or the rest of it, cannot be read."""
-    reader = _READERS.get(path.suffix)
+    reader = next((reader for suffix, reader in _READERS.items() if path.name.endswith(suffix)), None)
     if reader is None:
         raise DataError(f"not one of {', '.join(SUFFIXES)}")
     try:
@@ -230,22 +234,42 @@ def _lines(file: IO[bytes]) -> Iterator[bytes]:
 
 def _read_jsonl(path: Path) -> Iterator[Columns]:
     names: dict[str, None] = {}
-    for record in _json_records(path):
-        if record is not None:
-            names |= dict.fromkeys(record)
+    with contextlib.suppress(DataError):  # it is raised again below, behind the rows that stand before it
+        for record in _json_records(path):
+            if record is not None:
+                names |= dict.fromkeys(record)
     builder = _Builder(names, _number)
     rows: list[list[object]] = []
     unreadable = 0
-    for record in _json_records(path):
-        if record is None:
-            unreadable += 1
-        else:
-            rows.append([_hashable(record.get(name)) for name in builder.columns])
-        if len(rows) >= BATCH_ROWS:
-            yield builder.batch(list(zip(*rows, strict=True)), unreadable)
-            rows, unreadable = [], 0
+    problem = None
+    try:
+        for record in _json_records(path):
+            if record is None:
+                unreadable += 1
+            else:
+                rows.append([_hashable(record.get(name)) for name in builder.columns])
+            if len(rows) >= BATCH_ROWS:
+                yield builder.batch(list(zip(*rows, strict=True)), unreadable)
+                rows, unreadable = [], 0
+    except DataError as error:
+        problem = error
     if rows or unreadable:
         yield builder.batch(list(zip(*rows, strict=True)) if rows else [()] * len(builder.columns), unreadable)
+    if problem is not None:
+        raise problem
+
+
+@contextlib.contextmanager
+def _unpacking(file: IO[bytes]) -> Iterator[IO[bytes]]:
+    """Give the text of a zstd file; raise DataError where it cannot be unpacked."""
+    import zstandard
+
+    unpacker = zstandard.ZstdDecompressor(max_window_size=_WINDOW)
+    try:
+        with unpacker.stream_reader(file, read_across_frames=True) as reader:
+            yield io.BufferedReader(reader, _BLOCK)
+    except zstandard.ZstdError as error:
+        raise DataError(f"damaged: {error}") from None
 
 
 def _hashable(value: object) -> object:
@@ -254,7 +278,10 @@ def _hashable(value: object) -> object:
 
 def _json_records(path: Path) -> Iterator[dict[str, Any] | None]:
     """Yield each line's object, None for a line that holds none."""
-    with path.open("rb") as file:
+    with contextlib.ExitStack() as opened:
+        file: IO[bytes] = opened.enter_context(path.open("rb"))
+        if path.suffix == ".zst":
+            file = opened.enter_context(_unpacking(file))
         for line in _lines(file):
             if not line.strip():
                 continue
@@ -273,5 +300,6 @@ _READERS: dict[str, Callable[[Path], Iterator[Columns]]] = {
     ".csv": _read_csv,
     ".jsonl": _read_jsonl,
     ".ndjson": _read_jsonl,
+    ".jsonl.zst": _read_jsonl,
 }
 SUFFIXES = tuple(_READERS)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import os
 import secrets
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict
 
 import msgspec
 
+from tradingbot.io.audit import user
 from tradingbot.io.segments import make_folder
 from tradingbot.io.state_files import write_atomic
 
-__all__ = ["BadRequest", "Request", "RequestFolder", "Requested", "ResetAnchors", "put_request", "whoami"]
+__all__ = ["BadRequest", "Request", "RequestFolder", "Requested", "ResetAnchors", "put_request", "signature"]
 
 FOLDER = "requests"
 MAX_BYTES = 1_000_000
@@ -41,6 +42,15 @@ class ResetAnchors(Request, frozen=True, kw_only=True, tag="anchor_reset"):
 Requested = ResetAnchors  # the union of all kinds that there are
 
 
+class Signature(TypedDict):
+    """Hold the members of a Request that tell who asks."""
+
+    who: str
+    host: str
+    time_ms: int
+    why: str
+
+
 class BadRequest(msgspec.Struct, frozen=True):
     """Hold a file that is no request, and why."""
 
@@ -48,12 +58,10 @@ class BadRequest(msgspec.Struct, frozen=True):
     why: str
 
 
-def whoami() -> tuple[str, str]:
-    """Return the user and the host that act, for the record."""
-    try:
-        return getpass.getuser(), socket.gethostname()
-    except (OSError, KeyError):  # a user without a name
-        return str(os.getuid()), socket.gethostname()
+def signature(why: str) -> Signature:
+    """Return who asks, where, when and why: what every request begins with, in text that JSON can hold."""
+    spelt = why.encode("utf-8", "backslashreplace").decode()  # a word of a shell may be no UTF-8
+    return {"who": user(), "host": socket.gethostname(), "time_ms": int(time.time() * 1000), "why": spelt}
 
 
 def put_request(state_dir: Path, request: Request) -> Path:

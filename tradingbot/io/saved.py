@@ -24,6 +24,7 @@ __all__ = [
     "checkpoint_line",
     "load_anchors",
     "load_checkpoint",
+    "peek_anchors",
     "save_anchors",
     "save_checkpoint",
 ]
@@ -42,7 +43,7 @@ Kept = dict[str, dict[str, Any]]
 def checkpoint_line(sid: str, seq: int, time_ms: int, engine: bytes) -> bytes:
     """Return the text of checkpoint.json; `engine` is the JSON text of the engine's checkpoint after input `seq`."""
     head = orjson.dumps({"v": VERSION, "sid": sid, "ts_ms": time_ms, "seq": seq})[:-1]
-    return with_crc(b'%b,"checkpoint":%b}' % (head, engine))
+    return with_crc(b'%b,"checkpoint":%b' % (head, engine))
 
 
 def save_checkpoint(state_dir: Path, text: bytes, durable: bool) -> None:
@@ -59,7 +60,7 @@ def load_checkpoint(state_dir: Path) -> tuple[dict[str, Any] | None, list[str]]:
 def anchors_line(sid: str, time_ms: int, anchors: bytes) -> bytes:
     """Return the text of anchors.json; `anchors` is the JSON text of what is kept of each."""
     head = orjson.dumps({"v": VERSION, "sid": sid, "time_ms": time_ms})[:-1]
-    return with_crc(b'%b,"anchors":%b}' % (head, anchors))
+    return with_crc(b'%b,"anchors":%b' % (head, anchors))
 
 
 def save_anchors(state_dir: Path, text: bytes, durable: bool) -> None:
@@ -89,6 +90,18 @@ def load_anchors(state_dir: Path, since_ms: int) -> tuple[Kept, str, list[str]]:
     if not troubles:
         return {}, "nothing", troubles
     return _anchors_from_stream(state_dir, since_ms), "the stream of anchors", troubles
+
+
+def peek_anchors(state_dir: Path) -> tuple[Kept, int]:
+    """Return the persisted anchors and the time (ms) of their file, touching nothing; none where it cannot be read."""
+    try:
+        record = _decode(_read_whole(state_dir / ANCHORS), by_hand=True)
+        kept = _anchors_of(record)
+    except (OSError, Damaged):
+        return {}, 0
+    time_ms = record.get("time_ms")
+    newest_ms = max((facts["set_ms"] for facts in kept.values()), default=0)
+    return kept, time_ms if isinstance(time_ms, int) else newest_ms
 
 
 def _anchors_from_stream(state_dir: Path, since_ms: int) -> Kept:

@@ -22,8 +22,9 @@ from urllib.parse import quote, unquote_to_bytes
 import orjson
 
 __all__ = [
-    "DAY_MS", "FRAME", "Frame", "Latest", "Segment", "day_of", "latest", "list_segments", "load_frames",
-    "load_sessions", "make_folder", "manifest_path", "names_by_series", "repair_tail", "segment_name", "series_of",
+    "DAY_MS", "FRAME", "Frame", "Latest", "Name", "Segment", "day_of", "latest", "list_segments", "load_frames",
+    "load_sessions", "make_folder", "manifest_path", "names_by_series", "parse_name", "repair_tail", "segment_name",
+    "series_of",
     "symbol_of", "sync_folder",
 ]  # fmt: skip
 
@@ -70,14 +71,16 @@ def segment_name(series: str, day: int, number: int) -> str:
     return f"{series}_{day:08d}_{number:04d}.jsonl"
 
 
-class _Name(NamedTuple):
+class Name(NamedTuple):
+    """Hold what a file name of a series says."""
+
     series: str
     day: int
     number: int
     form: str  # what follows .jsonl
 
 
-def _parse(name: str) -> _Name | None:
+def parse_name(name: str) -> Name | None:
     """Return what a file name says, None for a stranger's."""
     match = _NAME.fullmatch(name)
     if match is None:
@@ -87,7 +90,7 @@ def _parse(name: str) -> _Name | None:
         datetime.date(int(day[:4]), int(day[4:6]), int(day[6:]))
     except ValueError:
         return None
-    return _Name(series, int(day), int(number), form or "")
+    return Name(series, int(day), int(number), form or "")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -121,7 +124,7 @@ def list_segments(folder: Path, series: str | None = None) -> list[Segment]:
         for entry in entries:
             if series is not None and not entry.name.startswith(f"{series}_"):
                 continue
-            name = _parse(entry.name)
+            name = parse_name(entry.name)
             if name is None or name.form not in {"", ".zst"} or series not in {None, name.series}:
                 continue
             key = name[:3]
@@ -134,7 +137,7 @@ def names_by_series(folder: Path) -> dict[str, list[str]]:
     """Return the file names of every series in a folder: one listing for a writer each of 500 symbols."""
     found: dict[str, list[str]] = {}
     for file in _listed(folder):
-        name = _parse(file)
+        name = parse_name(file)
         if name is not None:
             found.setdefault(name.series, []).append(file)
     return found
@@ -162,7 +165,7 @@ def latest(folder: Path, series: str, names: Iterable[str] | None = None) -> Lat
     the plain file is there alone: beside a .zst it was full or past.
     """
     names = _listed(folder) if names is None else names
-    parsed = [name for file in names if file.startswith(f"{series}_") and (name := _parse(file)) is not None]
+    parsed = [name for file in names if file.startswith(f"{series}_") and (name := parse_name(file)) is not None]
     own = [name for name in parsed if name.series == series]
     if not own:
         return None

@@ -139,6 +139,11 @@ class StreamWriter:
         else:
             self._wake.set()
 
+    def flush(self) -> None:
+        """Write all that waits and make it durable, where no thread of its own does; what fails is told as ever."""
+        self._write_waiting()
+        self._sync()
+
     def waiting_bytes(self) -> int:
         """Return how many bytes have been put and are not written."""
         return self._put_bytes - self._done_bytes

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import struct
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -34,11 +33,9 @@ __all__ = ["Gap", "TickFiles", "TickRecord", "newest_ms"]
 
 _BLOCK_BYTES = 1 << 18  # of text that are decoded at a time, for all series together at most:
 _ALL_BYTES = 1 << 24
-_FEW = 50  # records: a series with fewer at hand is read on, so that each round takes that many of each
+_AHEAD = 10_000  # numbers: what is read on in one round
 _PROBE = 1 << 16
 _CRC = 18  # what a checksum takes at a line's end
-
-_seq = attrgetter("seq")
 
 
 class TickRecord(Ticker, kw_only=True, gc=False):
@@ -86,10 +83,9 @@ class _Piece(NamedTuple):
 
 @dataclass(slots=True)
 class _Series:
-    """Read one series; `ready` are its next ticks of the session under way, `last` the number of the last one read."""
+    """Read one series; `last` is the number of the last tick that was read of the session under way."""
 
     records: Iterator[list[TickRecord]]
-    ready: list[TickRecord] = field(default_factory=list)
     behind: list[TickRecord] = field(default_factory=list)  # read, not looked at yet
     last: int = 0
     gap: Gap | None = None
@@ -124,25 +120,20 @@ class TickFiles:
 
     def session(self, sid: str) -> Iterator[list[TickRecord]]:
         """Yield the ticks of the next session, in order of their numbers, some at a time."""
-        active = []
         for series in self._series:
             series.last, series.gap, series.is_through = 0, None, False
-            self._fill(series, sid)
-            if series.ready:
-                active.append(series)
-        while active:
-            bound = min([series.ready[-1].seq for series in active if not series.is_through], default=None)
-            batch: list[TickRecord] = []
+        active = list(self._series)
+        table: dict[int, TickRecord] = {}
+        first = 0
+        while active or table:
             for series in active:
-                ready = series.ready
-                cut = len(ready) if bound is None else bisect_right(ready, bound, key=_seq)
-                batch += ready[:cut]
-                del ready[:cut]
-                if len(ready) < _FEW and not series.is_through:
-                    self._fill(series, sid)
-            batch.sort(key=_seq)
-            yield batch
-            active = [series for series in active if series.ready]
+                self._fill(series, sid, table, first + _AHEAD)
+            active = [series for series in active if not series.is_through]
+            bound = min((series.last for series in active), default=None)
+            batch = _take(table, first, max(table, default=0) if bound is None else bound)
+            if batch:
+                first = batch[-1].seq
+                yield batch
 
     def rest(self) -> None:
         """Count what no session has taken."""
@@ -154,9 +145,9 @@ class TickFiles:
         for sid in sids:
             (self.disordered if sid in self._places else self.strangers)[sid] += 1
 
-    def _fill(self, series: _Series, sid: str) -> None:
-        """Read on until there are some ticks of a session ahead, or no more."""
-        while len(series.ready) < _FEW and not series.is_through:
+    def _fill(self, series: _Series, sid: str, table: dict[int, TickRecord], ahead: int) -> None:
+        """Read the ticks of a session on up to some number, or as far as there are any."""
+        while series.last < ahead and not series.is_through:
             records = series.behind or next(series.records, [])
             if not records:
                 series.is_through = True
@@ -164,13 +155,15 @@ class TickFiles:
             series.behind = []
             numbers = [record.seq for record in records]
             plain = numbers[0] > series.last and series.gap is None and {record.sid for record in records} == {sid}
-            if plain and all(map(int.__lt__, numbers, numbers[1:])):
-                series.ready += records
+            size = len(table) + len(numbers)
+            if plain and numbers == sorted(numbers) and table.keys().isdisjoint(numbers):
+                table.update(zip(numbers, records, strict=True))
+            if len(table) == size:
                 series.last = numbers[-1]
             else:
-                self._sort_out(series, sid, records)
+                self._sort_out(series, sid, records, table)
 
-    def _sort_out(self, series: _Series, sid: str, records: list[TickRecord]) -> None:
+    def _sort_out(self, series: _Series, sid: str, records: list[TickRecord], table: dict[int, TickRecord]) -> None:
         """Take in records one by one: gaps among them, other sessions, numbers that do not rise."""
         for place, record in enumerate(records):
             if record.sid != sid and self._places.get(record.sid, -1) > self._places[sid]:
@@ -184,10 +177,12 @@ class TickFiles:
             elif record.seq <= series.last:  # another session of the same name, or none
                 series.behind, series.is_through = records[place:], True
                 return
+            elif record.seq in table:
+                self.disordered[sid] += 1
             else:
                 if series.gap is not None:
                     series.gap.before, series.gap = record.seq, None
-                series.ready.append(record)
+                table[record.seq] = record
                 series.last = record.seq
 
     def _pieces(self, segments: list[Segment]) -> list[_Piece]:
@@ -268,6 +263,15 @@ def newest_ms(state_dir: Path) -> int | None:
     series = names_by_series(folder) if folder.is_dir() else ()
     last = [record["ts_ms"] for name in series for record in read_jsonl_tail(folder, name, 1)]
     return max(last, default=None)
+
+
+def _take(table: dict[int, TickRecord], first: int, last: int) -> list[TickRecord]:
+    """Take ticks out of a table, in order of their numbers, up to the last that is surely whole."""
+    if last - first > 8 * len(table):  # few and far between
+        numbers: Iterable[int] = sorted(number for number in table if number <= last)
+    else:
+        numbers = range(first, last + 1)
+    return list(filter(None, map(table.pop, numbers, itertools.repeat(None))))
 
 
 def _cut(blocks: Iterator[Block], piece: _Piece, size: int) -> Iterator[Block]:

@@ -13,8 +13,8 @@ import orjson
 from tradingbot.config import Settings
 from tradingbot.errors import UsageError
 from tradingbot.io.audit import append_audit
-from tradingbot.io.lines import Damaged, decode
-from tradingbot.io.requests import ResetAnchors, put_request, whoami
+from tradingbot.io.requests import ResetAnchors, put_request, signature
+from tradingbot.io.saved import peek_anchors
 from tradingbot.io.state_files import lock_owner
 from tradingbot.io.streams import Stream
 from tradingbot.market.anchor_manager import SavedAnchor, discard_reason
@@ -64,7 +64,7 @@ def known_anchors(history: History, settings: Settings) -> list[AnchorRow]:
         before = found.get(row.symbol)
         if before is None or row.known_ms >= before.known_ms:
             found[row.symbol] = _with_provenance(row, before)
-    now_ms = _now_ms(history.state_dir, status)
+    now_ms = _now_ms(history.state_dir, status, max((row.known_ms for row in found.values()), default=0))
     return [_judged(row, settings, now_ms) for _, row in sorted(found.items())]
 
 
@@ -85,19 +85,19 @@ def _judged(row: AnchorRow, settings: Settings, now_ms: int) -> AnchorRow:
     return replace(row, age_ms=now_ms - row.set_ms, unused=unused)
 
 
-def _now_ms(state_dir: Path, status: Mapping[str, Any]) -> int:
-    """Return the time that a bot goes by: the exchange's, where it plays on from the last session or runs."""
-    playing = status.get("bot", {}).get("exchange") == "embedded" or lock_owner(state_dir) is not None
-    return int(status["time_ms"]) if playing and "time_ms" in status else int(time.time() * 1000)
+def _now_ms(state_dir: Path, status: Mapping[str, Any], newest_ms: int) -> int:
+    """Return the time that a bot goes by: the exchange's, where it runs or plays on from the last session."""
+    if lock_owner(state_dir) is not None:
+        return max(int(status.get("time_ms", 0)), newest_ms)  # the streams are ahead of what it shows once a second
+    if status.get("bot", {}).get("exchange") == "embedded":
+        return int(status["time_ms"])
+    return int(time.time() * 1000)
 
 
 def _saved(state_dir: Path) -> Iterable[AnchorRow]:
-    """Return the anchors that the last session saved, none where the file is absent or damaged."""
-    try:
-        record = decode((state_dir / "anchors" / "anchors.json").read_bytes())
-        return [_row(symbol, facts, record["time_ms"], "saved") for symbol, facts in record["anchors"].items()]
-    except (OSError, Damaged, LookupError, TypeError, AttributeError):
-        return []
+    """Return the anchors that are saved for the next start."""
+    anchors, time_ms = peek_anchors(state_dir)
+    return [_row(symbol, facts, time_ms, "saved") for symbol, facts in anchors.items()]
 
 
 def _recorded(history: History) -> Iterable[AnchorRow]:
@@ -163,10 +163,9 @@ def plan_reset(history: History, settings: Settings, symbols: Iterable[str], eve
 
 def request_reset(state_dir: Path, plan: ResetPlan, why: str) -> Path:
     """Write the audit, then ask for what is planned; return the request, which goes when a bot has taken it."""
-    (who, host), now_ms = whoami(), int(time.time() * 1000)
-    symbols = tuple(plan.anchors)
-    append_audit(state_dir, now_ms, who, host, "anchors reset", why, symbols=symbols)
-    return put_request(state_dir, ResetAnchors(who=who, host=host, time_ms=now_ms, why=why, symbols=symbols))
+    symbols = list(plan.anchors)
+    append_audit(state_dir, "anchors reset", why, symbols=symbols)
+    return put_request(state_dir, ResetAnchors(**signature(why), symbols=tuple(symbols)))
 
 
 def was_taken(request: Path, wait_s: float) -> bool:

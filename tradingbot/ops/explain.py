@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any
 
-from tradingbot.config import registry
-from tradingbot.errors import UsageError
+from tradingbot.config import fingerprint, make_settings, registry
+from tradingbot.errors import SettingsError, UsageError
 from tradingbot.io.jsonl import Found
 from tradingbot.io.streams import JOURNAL
 from tradingbot.ops.history import History
@@ -188,24 +188,39 @@ def _holds(record: dict[str, Any], decision: dict[str, Any]) -> bool | None:
 
 
 def _add_settings(history: History, trigger: Found, explanation: Explanation) -> None:
-    """Find the settings in force: the newest before the trigger that its session recorded."""
+    """Find the settings in force: those of the session's start, or the newest that it recorded before the trigger."""
+    decision = trigger.record
+    start = history.session_start(decision["sid"])
+    if start is None or _fingerprint(start["settings"]) != decision["fingerprint"]:
+        start = _settings_before(history, trigger)
+    if start is None:
+        return
+    settings = start.get("settings") or start["checkpoint"]["settings"]
+    sources, known = start.get("sources") or {}, registry()
+    explanation.settings = settings
+    explanation.changed = {
+        name: {"value": value, "default": known[name].default, "source": sources.get(name)}
+        for name, value in settings.items()
+        if name in known and known[name].engine and value != known[name].default
+    }
+
+
+def _settings_before(history: History, trigger: Found) -> dict[str, Any] | None:
     decision, is_past = trigger.record, False
     for found in history.until(JOURNAL, trigger.path):
         record = found.record
         if not is_past or record["sid"] != decision["sid"]:
             is_past = is_past or _is_same(record, decision)
-            continue
-        settings = record.get("settings") or (record.get("checkpoint") or {}).get("settings")
-        if settings is not None:
-            sources = record.get("sources") or {}
-            known = registry()
-            explanation.settings = settings
-            explanation.changed = {
-                name: {"value": value, "default": known[name].default, "source": sources.get(name)}
-                for name, value in settings.items()
-                if name in known and known[name].engine and value != known[name].default
-            }
-            return
+        elif record.get("settings") or (record.get("checkpoint") or {}).get("settings"):
+            return record
+    return None
+
+
+def _fingerprint(settings: dict[str, Any]) -> str | None:
+    try:
+        return fingerprint(make_settings(settings))
+    except SettingsError:  # of another version
+        return None
 
 
 def _add_ticks(history: History, explanation: Explanation) -> None:

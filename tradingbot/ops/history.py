@@ -11,7 +11,7 @@ import orjson
 from tradingbot.io.jsonl import Damage, Found, ReadReport, read_jsonl, read_jsonl_backwards
 from tradingbot.io.segments import DAY_MS, Segment, day_of, list_segments, manifest_path, series_of
 from tradingbot.io.state_files import lock_owner
-from tradingbot.io.streams import FOLDERS, Stream
+from tradingbot.io.streams import FOLDERS, JOURNAL, Stream
 
 __all__ = ["History"]
 
@@ -46,6 +46,17 @@ class History:
         places = [place for place, each in enumerate(paths) if _plain(each) == _plain(path)]
         yield from read_jsonl(paths[places[0] :] if places else [], self.report)
 
+    def session_start(self, sid: str) -> dict[str, Any] | None:
+        """Return the record with which a session began, None where it is not recorded (any more)."""
+        for segment in self._segments(JOURNAL, JOURNAL.value):
+            sessions = _sessions(segment.path)
+            if sessions is not None and sid not in sessions:
+                continue
+            for found in read_jsonl([segment.path], self.report):
+                if found.record["sid"] == sid:
+                    return found.record if found.record.get("type") == "session_start" else None
+        return None
+
     def ticks(self, symbol: str, from_ms: int, to_ms: int) -> Iterator[Found]:
         """Yield a symbol's recorded ticks of `from_ms` to `to_ms` (ms, both included), the oldest first."""
         segments = self._segments(Stream.TICKS, series_of(symbol))
@@ -66,9 +77,17 @@ class History:
                 yield found
 
     def damage(self) -> list[str]:
-        """Return where something could not be read; a line that a running bot is about to end is not counted."""
+        """Return where something could not be read, each place once; a line that a running bot is writing is none."""
         running = lock_owner(self.state_dir) is not None
-        return [str(place) for place in self.report.places if not (running and place.damage is Damage.TORN)]
+        found: dict[tuple[Path, bool], dict[str, None]] = {}
+        for place in self.report.places:
+            if not (running and place.damage is Damage.TORN):
+                found.setdefault((place.path, place.line >= 0), {})[str(place)] = None
+        told: list[str] = []
+        for path in dict.fromkeys(path for path, _ in found):  # read in both directions: the same lines, counted twice
+            forwards, backwards = list(found.get((path, True), ())), list(found.get((path, False), ()))
+            told += forwards if len(forwards) >= len(backwards) else backwards
+        return told
 
     def place(self, found: Found) -> dict[str, Any]:
         """Return the file, under the state directory, and the line of a record that was read forwards."""
@@ -101,11 +120,20 @@ def _may_hold(segment: Segment, from_ms: int, to_ms: int) -> bool:
 
 
 def _span(path: Path) -> tuple[int, int] | None:
+    """Return the first and the last time of a sealed segment, None where no manifest tells them."""
+    try:
+        spans = [session["ts_ms"] for session in (_sessions(path) or {}).values() if session["ts_ms"] is not None]
+        return (min(int(span[0]) for span in spans), max(int(span[1]) for span in spans)) if spans else None
+    except (ValueError, LookupError, TypeError):
+        return None
+
+
+def _sessions(path: Path) -> dict[str, Any] | None:
+    """Return what a manifest says of each session, None where there is none."""
     if path.suffix != ".zst":
         return None
     try:
-        sessions = orjson.loads(manifest_path(path).read_bytes())["sessions"].values()
-        spans = [session["ts_ms"] for session in sessions if session["ts_ms"] is not None]
-        return min(int(span[0]) for span in spans), max(int(span[1]) for span in spans)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        sessions = orjson.loads(manifest_path(path).read_bytes())["sessions"]
+    except (OSError, ValueError, LookupError, TypeError):
         return None
+    return sessions if isinstance(sessions, dict) else None

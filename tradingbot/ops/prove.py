@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -39,6 +40,15 @@ def prove(state_dir: Path, progress: Progress | None = None, last_min: float | N
     With `last_min` that is only the last so many minutes, from the last checkpoint before them on. A bot may go on
     writing meanwhile. Cost and time follow the records; memory does not, but with the minutes of the journal.
     """
+    before = gc.get_threshold()
+    gc.set_threshold(100_000, *before[1:])  # ticks hold nothing that garbage could hide in, and are many
+    try:
+        return _prove(state_dir, progress, last_min)
+    finally:
+        gc.set_threshold(*before)
+
+
+def _prove(state_dir: Path, progress: Progress | None, last_min: float | None) -> Proof:
     proof = Proof()
     records, order, newest = _journal(state_dir, proof.report, last_min)
     first = next(records, None)
@@ -156,23 +166,22 @@ class _Run:
 
     def _run_plain(self, engine: Engine, batch: list[TickRecord], place: int) -> int:
         """Run ticks that nothing answers, as far as they go; return the place of the first that was not run."""
-        began, tick, seq, at = place, engine.tick, self._due_next, self._at
-        count = len(batch)
-        while place < count:
-            record = batch[place]
+        tick, began, seq, at = engine.tick, self._due_next, self._due_next, self._at
+        for record in batch[place:] if place else batch:
             if record.seq != seq or seq >= at:
                 break
             outputs = tick(record)
             seq += 1
-            place += 1
             if outputs:
-                self._due_next = seq
-                self._meet(seq - 1, outputs, [])
                 break
+        else:
+            outputs = ()
         self._due_next = seq
-        self._ticks += place - began
-        self.proof.inputs += place - began
-        return place
+        self._ticks += seq - began
+        self.proof.inputs += seq - began
+        if seq > began and outputs:
+            self._meet(seq - 1, outputs, [])
+        return place + seq - began
 
     def end(self) -> None:
         """Take in what the journal holds behind the last tick."""
@@ -235,8 +244,8 @@ class _Run:
         elif seq < self._due_next and self._engine is not None and seq > self._base:
             self._diverge(seq, record or {"seq": seq, "symbol": tick and tick.symbol}, None)  # there twice
         self._due_next = max(self._due_next, seq + 1)
+        self._settle()
         if self._engine is not None and seq == self._engine.seq + 1:
-            self._settle()
             self._run(self._engine, seq, tick, record, answers)
         for mark in marks:
             self._mark(seq, mark)
@@ -295,7 +304,7 @@ class _Run:
     def _miss(self, last: int) -> None:
         """Note that numbers are absent up to `last`; nothing behind them can be compared until a checkpoint."""
         self._settle()
-        if not self._is_off:
+        if not self._is_off and last >= self._due_next:
             self._suspend().spans.append((self._due_next, last))
         self._due_next = last + 1
 
@@ -319,6 +328,9 @@ class _Run:
             self._open = None
             self._due_next = 1 if checkpoint is None else checkpoint["seq"] + 1
         elif seq >= self._due_next:
+            if kind == "recording" and record["on"] and self._is_off:
+                self._miss(seq - 1)
+                self._is_off = False  # the tick that it was written with is recorded
             self._miss(seq)
         self._settle()
         if kind == "session_end":
@@ -328,7 +340,7 @@ class _Run:
             if self._is_off:
                 why = str(record.get("why", "flag"))
                 self._suspend().whys.append(OFF_WHYS.get(why, why))
-        if checkpoint is not None and self.proof.divergence is None:
+        if checkpoint is not None and not self._is_off and self.proof.divergence is None:
             self._check(checkpoint)
 
     def _check(self, checkpoint: Record) -> None:

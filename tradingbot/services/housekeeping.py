@@ -115,7 +115,10 @@ class Housekeeper:
             for stream, rank in RANKS.items()
         ]
         plan = plan_retention(stores, int(settings.STREAMS_MAX_GB * 1e9))
-        plan += plan_retention([Store(self._state_dir / FOLDERS[JOURNAL], 0, now_ms - journal_days * DAY_MS)])
+        ticks = list_segments(self._state_dir / FOLDERS[Stream.TICKS])
+        oldest_tick_ms = min((segment.end_ms - DAY_MS for segment in ticks), default=now_ms)
+        journal_ms = min(now_ms - journal_days * DAY_MS, oldest_tick_ms)  # ticks without their journal prove nothing
+        plan += plan_retention([Store(self._state_dir / FOLDERS[JOURNAL], 0, journal_ms)])
         proved = {self._state_dir / FOLDERS[stream] for stream in (Stream.TICKS, JOURNAL)}
         for deletion in plan:
             if self._thread is None or deletion.path.parent not in proved:

@@ -140,6 +140,8 @@ def last_memory(state_dir: Path) -> Memory:
             parts.append(record)
             return False
         position = position_of(record)
+        if "checkpoint" in record:
+            position = record["sid"], record["checkpoint"]["seq"]
         if memory.base is not None and position is not None and position <= memory.base.position:
             return True
         if "checkpoint" in record:

@@ -7,7 +7,7 @@ from typing import Any
 
 from tradingbot import __version__
 from tradingbot.engine.engine import Engine
-from tradingbot.engine.events import Output, Rejected
+from tradingbot.engine.events import AnchorMoved, Output, Rejected, WindowMoved
 from tradingbot.io.checkpoints import checkpoint_lines
 from tradingbot.io.jsonl import encode
 from tradingbot.io.segments import series_of
@@ -17,12 +17,14 @@ from tradingbot.io.streams import (
     Control,
     Stream,
     control_record,
+    derived_line,
     event_record,
+    lead_of,
     output_record,
     rejection_record,
     snapshot_record,
     stream_of,
-    tick_record,
+    tick_line,
 )
 from tradingbot.market.ticker import Ticker
 from tradingbot.services.housekeeping import Housekeeper
@@ -51,6 +53,7 @@ class Recorder:
         now_ms: Callable[[], int],
     ) -> None:
         self._writer, self._sid, self._engine = writer, sid, engine
+        self._lead = lead_of(sid)
         self._snapshots_ms, self._now_ms = snapshots_ms, now_ms
         self._series: dict[str, str] = {}
         self._shown_ms: dict[str, int] = {}  # when a symbol's last snapshot was
@@ -121,13 +124,16 @@ class Recorder:
             series = self._series.get(ticker.symbol)
             if series is None:
                 series = self._series[ticker.symbol] = series_of(ticker.symbol)
-            line = encode(tick_record(self._sid, self._engine.seq, ticker))
+            line = tick_line(self._lead, self._sid, self._engine.seq, ticker)
             self._writer.put(Stream.TICKS, series, ticker.ts_ms, line)
         for output in outputs:
-            stream = stream_of(output)
-            if stream is JOURNAL or persists:
+            if isinstance(output, AnchorMoved | WindowMoved):
+                if persists:
+                    stream = stream_of(output)
+                    self._writer.put(stream, stream.value, output.ts_ms, derived_line(self._lead, output))
+            else:
                 record = output_record(self._sid, output)
-                self._writer.put(stream, stream.value, record["ts_ms"], encode(record))
+                self._writer.put(JOURNAL, JOURNAL.value, record["ts_ms"], encode(record))
         if snapshots_ms is not None:
             shown_ms = self._shown_ms.get(ticker.symbol)
             if shown_ms is None or ticker.ts_ms - shown_ms >= snapshots_ms:

@@ -21,7 +21,17 @@ from tradingbot.services.statistics import Statistics
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["FileSink", "NullSink", "ReplayResult", "Sink", "replay", "run_files", "run_ticks", "scan_all"]
+__all__ = [
+    "FileSink",
+    "NullSink",
+    "ReplayResult",
+    "Sink",
+    "replay",
+    "run_files",
+    "run_ticks",
+    "scan_all",
+    "usable_files",
+]
 
 BATCH_TICKS = 8_192  # between two words on progress
 
@@ -220,10 +230,7 @@ def run_files(
 
     Raises UsageError if not one tick of them is usable.
     """
-    usable = [file for file in files if file.rows]
-    if not usable:
-        reasons = "; ".join(file.complaint or f"{file.path}: no rows" for file in files)
-        raise UsageError(f"nothing usable: {reasons}")
+    usable = usable_files(files)
     spans = [file.span for file in usable if file.span is not None] or [(0, 0)]
     first_ms, last_ms = min(first for first, _ in spans), max(last for _, last in spans)
     total = sum(file.rows for file in usable)
@@ -232,6 +239,15 @@ def run_files(
     summary = statistics.summary() | {"files": [_file_record(file) for file in files]}
     _require_one(statistics)
     return summary
+
+
+def usable_files(files: Iterable[DataFile]) -> list[DataFile]:
+    """Return the scanned files that have rows; raise UsageError, which says why, where none has."""
+    usable = [file for file in files if file.rows]
+    if not usable:
+        reasons = "; ".join(file.complaint or f"{file.path}: no rows" for file in files)
+        raise UsageError(f"nothing usable: {reasons}")
+    return usable
 
 
 def _require_one(statistics: Statistics) -> None:

@@ -284,7 +284,9 @@ class Session:
                 raise NoExchangeError(f"{self.settings.EXCHANGE} was not reached in {duration_s:g} s")
             self._heartbeat()
         finally:
-            work.cancel()
+            while not work.done():  # a library may swallow a cancellation that comes as its own wait ends
+                work.cancel()
+                await asyncio.wait((work,), timeout=TURN_S)
             with contextlib.suppress(asyncio.CancelledError):
                 await work
             self.recording.end()

@@ -88,7 +88,7 @@ def make_status(session: Session, effective: Effective, now_ms: int) -> dict[str
             "held_back_until_ms": now_ms + int(held_s * 1000 * session.clock.speed) if held_s > 0 else None,
         },
         "streams": _streams(session, loop_s),
-        "disk": {"free_mb": shutil.disk_usage(effective.state_dir).free // 1_000_000, "hours_left": None},
+        "disk": _disk(session, effective.state_dir, loop_s),
         "warm_start": _warm_start(session),
         "positions": [
             {"symbol": p.symbol, "decision_id": p.decision_id, "entry_ms": p.entry_ms, "entry": p.entry, "qty": p.qty}
@@ -107,6 +107,17 @@ def _warm_start(session: Session) -> dict[str, Any]:
         "kind": found.kind, "source": found.source, "symbols": found.symbols, "ticks": found.ticks,
         "caught_up": found.caught_up, "ms": found.ms,
     }  # fmt: skip
+
+
+def _disk(session: Session, state_dir: Path, loop_s: float) -> dict[str, Any]:
+    """Return what is free, and in how many hours recording will stop at the pace so far; None where it will not."""
+    free = shutil.disk_usage(state_dir).free
+    hours = max(loop_s - session.began_s, 1.0) / 3600
+    per_hour = sum(state.bytes for state in session.recording.states.values()) / hours
+    room = free - session.settings.MIN_FREE_MB * 1_000_000
+    bounded = room > session.settings.STREAMS_MAX_GB * 1e9  # then the oldest segments go first
+    left = None if bounded or per_hour == 0 else round(max(room, 0) / per_hour, 1)
+    return {"free_mb": free // 1_000_000, "hours_left": left}
 
 
 def _streams(session: Session, loop_s: float) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from tradingbot.market.anchor_manager import SavedAnchor
 from tradingbot.market.drop_triggers import threshold
 from tradingbot.market.guards import Prices, normalise
 from tradingbot.market.ticker import Ticker
-from tradingbot.market.windows import RollingWindow
+from tradingbot.market.windows import Point, RollingWindow
 from tradingbot.services.memory import Base, Position, Recovered, last_memory, position_of
 
 __all__ = ["CAUGHT_UP", "Recovered", "recover"]
@@ -122,22 +123,13 @@ class _Recovery:
             cut_ms = wanted.get(symbol, math.inf)
             records = read_jsonl_tail(
                 self._state_dir / FOLDERS[Stream.TICKS], series, 0,
-                partial(_is_enough, base=base.position, cut_ms=cut_ms), segments=segments,
+                partial(_is_enough, base=base.position, cut_ms=cut_ms), segments=segments, ordered=True,
             )  # fmt: skip
-            window = RollingWindow()
-            for record in records:
-                position = position_of(record)
-                if position is None:
-                    continue
-                if position > base.position:
-                    later[position] = record
-                elif record["ts_ms"] > cut_ms:
-                    window.push(record["ts_ms"], _last(record), lookback_ms)
-                else:
-                    continue
-                self._count(symbol, position)
-            if symbol in wanted and window.highs:
-                windows[symbol] = window
+            while records and (position := position_of(records[-1]) or base.position) > base.position:
+                later[position] = records.pop()
+                self._count(symbol, position, 1)
+            if symbol in wanted:
+                self._fill(windows, symbol, [record for record in records if record.get("ts_ms", cut_ms) > cut_ms])
         self._phase("ticks")
         engine = self.result.engine
         engine.restore({**checkpoint, "windows": {symbol: window.points() for symbol, window in windows.items()}})
@@ -148,6 +140,30 @@ class _Recovery:
             if not state.fresh and self._now_ms - state.ts_ms > stale_ms:
                 self.result.cold.setdefault(symbol, f"silent for {(self._now_ms - state.ts_ms) / HOUR_MS:.1f} h")
         self._chill(engine, self.result.cold, base)
+
+    def _fill(self, windows: dict[str, RollingWindow], symbol: str, records: list[Record]) -> None:
+        """Make the window that holds these ticks, all within its lookback: their last maxima and minima."""
+        highs: list[Point] = []
+        lows: list[Point] = []
+        high, low = -math.inf, math.inf
+        for record in reversed(records):
+            last = record.get("last")
+            if type(last) is not float:
+                if "seq" not in record:
+                    continue
+                last = _last(record)
+            if last > high:
+                high = last
+                highs.append((record["ts_ms"], last))
+            if last < low:
+                low = last
+                lows.append((record["ts_ms"], last))
+        if highs:
+            windows[symbol] = RollingWindow(reversed(highs), reversed(lows))
+            ends = [position for record in (records[0], records[-1]) if (position := position_of(record)) is not None]
+            for position in ends:
+                self._count(symbol, position, 0)
+            self.result.ticks += len(records)
 
     def _catch_up(self, engine: Engine, later: dict[Position, Record], journal: Sequence[Record]) -> None:
         """Run every input behind the checkpoint; what the journal holds stands, what it does not is blocked."""
@@ -237,25 +253,18 @@ class _Recovery:
             if self._is_late():
                 self.result.cold[symbol] = "WARMSTART_MAX_S are over"
                 continue
-            folder = self._state_dir / FOLDERS[Stream.TICKS]
-            newest = read_jsonl_tail(folder, series, 1, segments=segments)
-            if not newest or self._now_ms - newest[0]["ts_ms"] > stale_ms:
-                if newest:
-                    self.result.cold[symbol] = f"silent for {(self._now_ms - newest[0]['ts_ms']) / HOUR_MS:.1f} h"
-                continue
-            cut_ms = newest[0]["ts_ms"] - lookback_ms
-            found = read_jsonl_tail(
-                folder, series, settings.WARMSTART_MAX_TICKS, partial(_is_old, cut_ms=cut_ms), segments=segments
-            )  # fmt: skip
-            ticks += [record for record in found if position_of(record) is not None]
+            found = self._last_ticks(series, segments, lookback_ms)
+            silent_ms = self._now_ms - found[-1]["ts_ms"] if found else 0
+            if silent_ms > stale_ms:
+                self.result.cold[symbol] = f"silent for {silent_ms / HOUR_MS:.1f} h"
+            else:
+                ticks += found
         self._phase("ticks")
         symbols = {record["symbol"] for record in ticks}
         engine.load_anchors({symbol: anchor for symbol, anchor in saved.items() if symbol in symbols}, self._now_ms)
-        for record in sorted(ticks, key=lambda record: (record["sid"], record["seq"])):
-            engine.process(Ticker(record["symbol"], record["ts_ms"], record["last"], record["bid"], record["ask"]))
-            position = position_of(record)
-            assert position is not None
-            self._count(record["symbol"], position)
+        for record in sorted(ticks, key=itemgetter("sid", "seq")):
+            engine.tick(Ticker(record["symbol"], record["ts_ms"], record["last"], record["bid"], record["ask"]))
+            self._count(record["symbol"], (record["sid"], record["seq"]), 1)
         if symbols:
             self.result.kind, self.result.source = "warm", "ticks"
         checkpoint = engine.checkpoint()
@@ -268,6 +277,15 @@ class _Recovery:
             limit = threshold(rules.reference(state), rules.value, rules.zone)
             state.armed, state.below = state.last > limit * rules.rearm_factor, 0
         self._phase("build")
+
+    def _last_ticks(self, series: str, segments: list[Segment], lookback_ms: float) -> list[Record]:
+        """Return the last WARMSTART_MAX_TICKS ticks of a series, and no fewer than its window needs."""
+        folder, count = self._state_dir / FOLDERS[Stream.TICKS], max(self._settings.WARMSTART_MAX_TICKS, 1)
+        found = read_jsonl_tail(folder, series, count, segments=segments)
+        if found and found[0]["ts_ms"] > (cut_ms := found[-1]["ts_ms"] - lookback_ms):
+            is_old = partial(_is_old, cut_ms=cut_ms)
+            found = read_jsonl_tail(folder, series, count, is_old, segments=segments, ordered=True)
+        return [record for record in found if "seq" in record]
 
     # both
 
@@ -321,8 +339,8 @@ class _Recovery:
             found.setdefault(segment.series, []).append(segment)
         return found
 
-    def _count(self, symbol: str, position: Position) -> None:
-        self.result.ticks += 1
+    def _count(self, symbol: str, position: Position, ticks: int) -> None:
+        self.result.ticks += ticks
         first, _ = self.result.tick_ranges.get(symbol, (position, position))
         self.result.tick_ranges[symbol] = (min(first, position), position)
 

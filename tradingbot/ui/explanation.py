@@ -16,12 +16,12 @@ SOURCES = {
     "anchor": "the anchor",
     "session": "the session's peak",
     "rolling": "the window's peak",
-    "hybrid": "the higher of session's and window's peak",
+    "hybrid": "the higher of the session's and the window's peak",
     "legacy_peak": "the window's peak (FEATURE_ANCHOR_ENABLED is off)",
 }
 CAUSES = {
     "first": "first: there was no anchor yet, and the window's peak became it",
-    "stale": "stale: the anchor before had not been set for ANCHOR_STALE_MINUTES, and the window's peak took its place",
+    "stale": "stale: the one before was older than ANCHOR_STALE_MINUTES minutes, so the window's peak took its place",
     "raised": "raised: the price rose above the anchor before",
     "reset": "reset: an operator asked for a new one",
     "fill": "fill: the bot bought, and the fill's price became the anchor",
@@ -29,8 +29,8 @@ CAUSES = {
 }
 CLAMPS = {
     "start_clamp": "start clamp: lowered, so that the first price after the start is no more than "
-    "ANCHOR_MAX_START_DROP_PCT under it",
-    "peak_clamp": "peak clamp: lowered to ANCHOR_CLAMP_MAX_ABOVE_PEAK_PCT above the session's peak",
+    "ANCHOR_MAX_START_DROP_PCT % under it",
+    "peak_clamp": "peak clamp: lowered to ANCHOR_CLAMP_MAX_ABOVE_PEAK_PCT % above the session's peak",
 }
 SWITCHES = ("killed", "degraded", "unreconciled", "parked", "restart")
 RESTART = (
@@ -79,10 +79,11 @@ def _place(record: Record) -> str:
 def explanation_text(explanation: Record) -> str:
     """Return an explanation, as its JSON object, in words."""
     d = explanation["decision"]
+    source = SOURCES.get(d["reference_source"], printable(d["reference_source"])).split(" (")[0]
     lines = [
         f"{printable(d['decision_id'])}: {_outcome(d)}",
         f"{utc_text(d['ts_ms'])}  {printable(d['symbol'])} at {_price(d['last'])} was {_drop(d['drop_pct'])}"
-        f" {SOURCES.get(d['reference_source'], d['reference_source']).split(' (')[0]}, {_price(d['reference'])}",
+        f" {source}, {_price(d['reference'])}",
         "",
         *_price_lines(explanation),
         *_reference_lines(explanation),
@@ -118,9 +119,9 @@ def _price_lines(explanation: Record) -> list[str]:
 
 def _tick_lines(tick: Record | None, what: str) -> list[str]:
     if tick is None:
-        return [_line("", f"{what} that is not recorded (any more)")]
+        return [_line("", f"{what} a tick that is not recorded (any more)")]
     book = f"bid {_price(tick['bid'])}, ask {_price(tick['ask'])}"
-    text = f"{what} of {utc_text(tick['ts_ms'])}: {_price(tick['last'])}, {book}"
+    text = f"{what} the tick of {utc_text(tick['ts_ms'])}: {_price(tick['last'])}, {book}"
     return [_line("", text), _line("", _place(tick))]
 
 
@@ -128,26 +129,33 @@ def _ago(ms: int, d: Record) -> str:
     return f"{utc_text(ms)}, {span_text(d['ts_ms'] - ms)} before"
 
 
+def _with_values(words: Mapping[str, str], cause: str, explanation: Record) -> str:
+    """Return a cause in words, with the value of a setting that they name."""
+    settings, text = explanation["settings"] or {}, words.get(cause, printable(cause))
+    return " ".join(f"{word} = {settings[word]:g}" if word in settings else word for word in text.split(" "))
+
+
 def _reference_lines(explanation: Record) -> list[str]:
     d, tick = explanation["decision"], explanation["reference_tick"]
     source, anchor = d["reference_source"], d["anchor"]
-    lines = [_line("reference", f"{_price(d['reference'])}, {SOURCES.get(source, source)}, mode {d['mode']}")]
+    mode = "" if source == "legacy_peak" else f" (DROP_TRIGGER_MODE {d['mode']})"
+    lines = [_line("reference", f"{_price(d['reference'])}, {SOURCES.get(source, printable(source))}{mode}")]
     if anchor is not None:
         lines.append(_line("", f"set {_ago(anchor['set_ms'], d)}"))
-        lines.append(_line("", CAUSES.get(anchor["set_cause"], printable(anchor["set_cause"]))))
-        lines += _tick_lines(tick, "by the tick")
+        lines.append(_line("", _with_values(CAUSES, anchor["set_cause"], explanation)))
+        lines += _tick_lines(tick, "by")
         if anchor["clamp"] is None:
             lines.append(_line("", "no clamp has lowered it since"))
         else:
-            lines.append(_line("", f"{CLAMPS.get(anchor['clamp'], printable(anchor['clamp']))}"))
+            lines.append(_line("", _with_values(CLAMPS, anchor["clamp"], explanation)))
             lines.append(_line("", f"clamped {_ago(anchor['clamp_ms'], d)}"))
-            lines += _tick_lines(explanation["clamp_tick"], "at the tick")
+            lines += _tick_lines(explanation["clamp_tick"], "at")
     else:
         if tick is not None:
             lines.append(_line("", f"reached {_ago(tick['ts_ms'], d)}"))
         elif d["reference"] == d["window_peak"]:
             lines.append(_line("", f"reached {_ago(d['window_peak_ms'], d)}"))
-        lines += _tick_lines(tick, "by the tick")
+        lines += _tick_lines(tick, "by")
     peak = f"peak {_price(d['window_peak'])} at {utc_text(d['window_peak_ms'], '%H:%M:%S')}"
     lines.append(_line("window", f"{peak}, trough {_price(d['window_trough'])}"))
     lines.append(_line("session", f"start {_price(d['session_start'])}, peak {_price(d['session_peak'])}"))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-__all__ = ["COLUMNS", "cells", "header", "json_text", "printable", "status_text"]
+__all__ = ["COLUMNS", "cells", "header", "json_text", "printable", "printable_lines", "status_text"]
 
 COLUMNS = ("symbol", "last", "drop %", "anchor", "to trigger %", "spread %", "state")
 HARMLESS = ("duplicate", "out_of_order")  # no failure of the feed, and nothing that anybody need look at
@@ -17,6 +17,11 @@ LEFT = ("symbol", "state")  # the others are numbers, and stand right
 def printable(text: str) -> str:
     """Return `text` without what would command a terminal."""
     return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def printable_lines(text: str) -> str:
+    """Return a text of several lines without what would command a terminal."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def json_text(document: object) -> str:

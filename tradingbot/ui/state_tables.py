@@ -66,7 +66,7 @@ def anchors_table(anchors: Sequence[Record]) -> str:
 
 def reset_plan_text(anchors: Mapping[str, Record | None], state_dir: str, running: bool) -> str:
     """Return what a reset would do, symbol by symbol."""
-    lines = [f"session, window and anchor begin anew at the next tick of {len(anchors)} of the symbols of {state_dir}:"]
+    lines = [f"{state_dir}: session, window and anchor of these begin anew at their next tick:"]
     for symbol, row in anchors.items():
         known = "no anchor is known"
         if row is not None:
