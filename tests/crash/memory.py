@@ -27,7 +27,7 @@ from tradingbot.engine.events import (
     Rejected,
     SettingsChanged,
 )
-from tradingbot.io.lines import encode
+from tradingbot.io.lines import decode, encode
 from tradingbot.io.streams import FOLDERS, JOURNAL, Control, Stream, control_record, rejection_record, tick_record
 from tradingbot.market.ticker import Ticker
 from tradingbot.ops.prove import prove
@@ -220,7 +220,7 @@ class Never:
             outputs = self.engine.process(event)
             self.engine.conditions.pop("restart", None)
             wanted = _record_of(sid, seq, event, outputs, entry["ts_ms"])
-            outcome.holds(encode(wanted) == encode(entry), f"input {seq} of {sid} was {wanted}, is {entry}")
+            outcome.holds(decode(encode(wanted)) == entry, f"input {seq} of {sid} was {wanted}, is {entry}")
 
     def goes_on(self) -> None:
         """Do what a start does to what the session before knew of its own troubles."""
