@@ -139,12 +139,7 @@ def no_loops() -> str:
         return no_mounts()
     if shutil.which("mkfs.ext4") is None:
         return "mkfs.ext4 is not installed: apt-get install e2fsprogs"
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            with Disk(Path(folder), "ext4"):
-                return ""
-        except (OSError, subprocess.CalledProcessError):
-            return "loop devices cannot be mounted here"
+    return "" if "ext4" in disk_kinds() else "loop devices cannot be mounted here"
 
 
 @contextmanager
@@ -203,9 +198,19 @@ def _unmount(place: Path) -> None:
         subprocess.run(["umount", "-l", str(place)], capture_output=True, check=False)
 
 
-def crash_kinds() -> list[str]:
-    """Return the kinds of file systems whose power can be cut here."""
-    return [kind for kind in ("ext4", "xfs") if shutil.which(f"mkfs.{kind}")]
+@functools.cache
+def disk_kinds() -> tuple[str, ...]:
+    """Return the kinds of file systems that can be made and mounted here."""
+    return tuple(kind for kind in SIZES if shutil.which(f"mkfs.{kind}") and _can_mount(kind))
+
+
+def _can_mount(kind: str) -> bool:
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with Disk(Path(folder), kind):
+                return True
+        except (OSError, subprocess.CalledProcessError):
+            return False
 
 
 def lines_of(output: bytes) -> list[str]:

@@ -138,7 +138,7 @@ ALL = {
 
 def cases(count: int, _: Path) -> list[str]:
     """Name losses of power, over every kind of file system and of driver in turn."""
-    disks = machine.crash_kinds()
+    disks = machine.disk_kinds()
     kinds = list(ALL)
     return [f"{disks[n % len(disks)]} {kinds[n // len(disks) % len(kinds)]} {n}" for n in range(count)]
 
