@@ -59,7 +59,10 @@ def writer(folder: Path, tell: Acknowledge, words: list[str]) -> None:
             except OSError:
                 tell(f"unsealed {past[-1]}")
             past.pop()
-    stream.close()
+    try:
+        stream.close()
+    except OSError:
+        tell(f"doubt {durable} {count}")
 
 
 def check_writer(folder: Path, told: list[str], outcome: Outcome) -> None:
