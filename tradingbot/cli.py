@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from tradingbot import __version__
-from tradingbot.commands import anchors, control, convert, past, recorded, running, settings, upkeep
+from tradingbot.commands import anchors, control, convert, past, recorded, running, settings, switches, upkeep
 from tradingbot.commands.shared import complain
 from tradingbot.errors import TradingBotError, UsageError
 
@@ -121,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_recorded(add)
     _add_settings(add)
+    _add_switches(add)
     _add_past(add)
     _add_anchors(add)
     _add_control(add)
@@ -149,6 +150,24 @@ def _add_settings(add: Add) -> None:
     text = "show every setting, its value, source and meaning"
     command = add("config", settings.config, text, "tradingbot config --json")
     command.add_argument("--schema", action="store_true", help="print the JSON Schema of a settings file")
+
+
+def _add_switches(add: Add) -> None:
+    text = "show the feature flags, or switch some, on a running bot or for the next start"
+    example = 'tradingbot flags; tradingbot flags set FEATURE_ANCHOR_ENABLED=off --why "odd anchors"'
+    command = add("flags", switches.flags, text, example)
+    command.add_argument("action", nargs="?", choices=["set"], help="switch flags")
+    command.add_argument("assignments", nargs="*", metavar="NAME=on/off", help="which, and how")
+    _add_asking(command)
+    text = "override settings, on a running bot or for the next start"
+    command = add("set", switches.set_, text, 'tradingbot set MAX_CONCURRENT_POSITIONS=1 --why "thin market"')
+    command.add_argument("assignments", nargs="+", metavar="KEY=VALUE", help="a setting and its value")
+    _add_asking(command)
+    text = "take overrides back"
+    command = add("clear", switches.clear, text, 'tradingbot clear MAX_CONCURRENT_POSITIONS --why "market is back"')
+    command.add_argument("keys", nargs="*", metavar="KEY", help="which")
+    command.add_argument("--all", action="store_true", help="every override")
+    _add_asking(command)
 
 
 def _add_past(add: Add) -> None:

@@ -13,6 +13,7 @@ import msgspec
 import orjson
 
 from tradingbot.errors import SettingsError
+from tradingbot.flags import FLAGS, Flag
 
 __all__ = [
     "CHAINS",
@@ -207,26 +208,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             if value is not raw:
                 msgspec.structs.force_setattr(self, setting.name, value)
         _cross_check(self)
-
-
-class Flag(msgspec.Struct, frozen=True):
-    """Describe a feature that can be rolled back by its flag."""
-
-    name: str
-    feature: str
-    off_means: str
-    since: str
-
-
-FLAGS: dict[str, Flag] = {
-    flag.name: flag
-    for flag in (
-        Flag("FEATURE_ANCHOR_ENABLED", "anchors", "the legacy bot: drops are measured from the window peak", "0.1.0"),
-        Flag("FEATURE_PERSIST_STREAMS", "streams", "the four streams write nothing", "0.1.0"),
-        Flag("FEATURE_RETRY_BACKOFF", "retry", "every symbol is asked at every poll", "0.1.0"),
-        Flag("FEATURE_WARMSTART_TICKS", "warmstart", "every start is cold", "0.1.0"),
-    )
-}
 
 
 @cache

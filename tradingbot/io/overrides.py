@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,10 @@ from tradingbot.io.home import (
     OVERRIDES_NAME,
     Home,
     find_settings_file,
-    read_overrides,
     read_toml,
     split_assignment,
 )
+from tradingbot.io.override_file import Override, read_entries
 
 __all__ = ["Effective", "read_settings"]
 
@@ -32,7 +32,8 @@ class Effective:
     sources: Mapping[str, str]
     home: Home
     files: tuple[Path, ...] = ()  # whose change may change a setting
-    again: Callable[[], Effective] | None = None  # read every layer anew
+    again: Callable[..., Effective] | None = None  # read every layer anew, with other overrides where they are given
+    overrides: Mapping[str, Override] = field(default_factory=dict)
 
     @property
     def state_dir(self) -> Path:
@@ -47,12 +48,13 @@ def read_settings(
     state: str | None = None,
     assignments: Iterable[str] = (),
     environ: Mapping[str, str] | None = None,
-    overrides: bool = True,
+    overrides: bool | Mapping[str, Any] = True,
 ) -> Effective:
     """Read every layer and return the settings in force; raise SettingsError for the first thing that is not allowed.
 
     `assignments` are the KEY=VALUE of --set; `overrides` is false for what runs over recorded data: then --set comes
     last also for GLOBAL_TRADING, which elsewhere is on only if some layer says on and none but the defaults says off.
+    Values given as `overrides` stand for those of the file.
     """
     layers: list[tuple[str, dict[str, Any]]] = []
     assignments = tuple(assignments)
@@ -62,28 +64,32 @@ def read_settings(
     layers.append(("--set", _read_assignments(assignments)))
     if state is not None:
         layers.append(("--state", {"STATE_DIR": check_value("STATE_DIR", state, "--state")}))
-    if overrides:
+    entries: dict[str, Override] = {}
+    if overrides is not False:
         below = _merge(layers)[0]
         folder = home.path / below.get("STATE_DIR", registry()["STATE_DIR"].default)
-        layers.append((OVERRIDES_NAME, _checked(read_overrides(folder), OVERRIDES_NAME)))
+        entries = read_entries(folder) if overrides is True else {key: Override(v) for key, v in overrides.items()}
+        values = {name: entry.value for name, entry in entries.items()}
+        layers.append((OVERRIDES_NAME, _checked(values, OVERRIDES_NAME)))
     values, sources = _merge(layers)
-    if overrides and values.get("GLOBAL_TRADING"):
+    if overrides is not False and values.get("GLOBAL_TRADING"):
         off = [where for where, layer in layers if layer.get("GLOBAL_TRADING") is False]
         if off:
             values["GLOBAL_TRADING"], sources["GLOBAL_TRADING"] = False, off[-1]
     try:
         settings = make_settings(values)
     except SettingsError as error:
-        named = [f"{name} from {where}" for name, where in sources.items() if re.search(rf"\b{name}\b", str(error))]
-        raise SettingsError(f"{error} ({', '.join(named)})" if named else str(error)) from None
+        culprits = [f"{name} from {where}" for name, where in sources.items() if re.search(rf"\b{name}\b", str(error))]
+        raise SettingsError(f"{error} ({', '.join(culprits)})" if culprits else str(error)) from None
     files = (path, home.path / settings.STATE_DIR / OVERRIDES_NAME)
 
-    def again() -> Effective:
+    def again(overrides: bool | Mapping[str, Any] = overrides) -> Effective:
         return read_settings(
             home, config=config, state=state, assignments=assignments, environ=environ, overrides=overrides
         )
 
-    return Effective(settings, {name: sources.get(name, "default") for name in registry()}, home, files, again)
+    named = {name: sources.get(name, "default") for name in registry()}
+    return Effective(settings, named, home, files, again, entries)
 
 
 def _merge(layers: Iterable[tuple[str, dict[str, Any]]]) -> tuple[dict[str, Any], dict[str, str]]:

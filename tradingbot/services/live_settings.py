@@ -51,9 +51,9 @@ class LiveSettings:
         live = [name for name, setting in registry().items() if not setting.restart]
         changed = {name: getattr(fresh.settings, name) for name in live}
         changed = {name: value for name, value in changed.items() if value != getattr(self.settings, name)}
+        self.effective = replace(fresh, settings=replace_settings(self.settings, **changed))
         if not changed:
             return False
-        self.effective = replace(fresh, settings=replace_settings(self.settings, **changed))
         log.warning("settings changed: %s", " ".join(f"{name}={value}" for name, value in changed.items()))
         return True
 

@@ -122,6 +122,8 @@ class Session:
             self._refuse_live_orders(self.settings)
             self.sid = next_sid(last_sid(state_dir), self.started_ms)
             self._remember(last_status(state_dir))
+            for key, entry in self.effective.overrides.items():
+                log.warning("override %s = %s by %s: %s", key, entry.value, entry.who or "?", entry.why or "no reason")
             errors = _Errors(self.errors, self._now_ms)
             logging.getLogger("tradingbot").addHandler(errors)
             loop = self._loop_of_run = asyncio.get_running_loop()

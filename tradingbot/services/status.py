@@ -14,7 +14,6 @@ import orjson
 from tradingbot import __version__
 from tradingbot.config import FLAGS, fingerprint
 from tradingbot.engine.state import NO_TICK_MS
-from tradingbot.io.home import OVERRIDES_NAME
 from tradingbot.io.overrides import Effective
 from tradingbot.market.drop_triggers import drop_pct, threshold
 from tradingbot.market.ticker import spread_bps
@@ -72,9 +71,8 @@ def make_status(session: Session, effective: Effective, now_ms: int) -> dict[str
         "time_ms": now_ms,
         "flags": {name: getattr(settings, name) for name in FLAGS},
         "overrides": [
-            {"key": name, "value": getattr(settings, name)}
-            for name, source in effective.sources.items()
-            if source == OVERRIDES_NAME
+            {"key": key, "value": entry.value, "since_ms": entry.since_ms, "who": entry.who, "why": entry.why}
+            for key, entry in effective.overrides.items()
         ],
         "settings_fingerprint": fingerprint(settings),
         "symbols": symbols,
