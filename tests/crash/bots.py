@@ -162,7 +162,7 @@ def second_bots(case: str, folder: Path, defect: str = "") -> Outcome:
     return outcome
 
 
-UMASKS = ("0", "022", "077", "0777")
+UMASKS = ("0", "022", "077")
 
 
 def umask_cases(count: int, _: Path) -> list[str]:

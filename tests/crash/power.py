@@ -18,6 +18,8 @@ from tradingbot.engine.engine import Engine
 from tradingbot.errors import UsageError
 from tradingbot.io import saved, stream_writer
 from tradingbot.io.jsonl import encode
+from tradingbot.io.sealing import seal
+from tradingbot.io.segments import list_segments, names_by_series
 from tradingbot.io.streams import FOLDERS, JOURNAL, Stream
 from tradingbot.ops.prove import prove
 
@@ -113,6 +115,11 @@ def check_bot(folder: Path, told: list[str], outcome: Outcome) -> None:
     for event in memory.series(length + 20)[length:]:
         life.tell(event)
     life.recording.end()
+    for place in FOLDERS.values():  # as the bot's housekeeping does at its start
+        for segments in names_by_series(folder / place) if (folder / place).is_dir() else ():
+            for segment in list_segments(folder / place, segments)[:-1]:
+                if not segment.sealed:
+                    seal(segment.path)
     try:
         proof = prove(folder)
     except UsageError as error:
