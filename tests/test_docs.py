@@ -80,8 +80,8 @@ def shapes(screen: str) -> list[str]:
 
 def test_the_readme_shows_what_the_make_targets_print(tmp_path: Path) -> None:
     """Real output, not a drawing of it: of a replay to the letter, of the live bot its form."""
-    screen, crash = re.findall(r"```text\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert recipe("crash", str(tmp_path)) == crash
+    screen, replayed = re.findall(r"```text\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert recipe("replay", str(tmp_path)) == replayed
     assert shapes(recipe("run", str(tmp_path), DURATION="5")) == shapes(screen)
 
 

@@ -119,7 +119,7 @@ def decode_lines(lines: Sequence[bytes]) -> list[dict[str, Any] | Damage]:
         records: list[dict[str, Any]] = orjson.loads(text)
         found = "".join([record.pop("crc") for record in records])
         crcs = struct.pack(f">{len(lines)}I", *[crc32(line[:-_CRC]) for line in lines])
-        if len(records) == len(lines) and found == crcs.hex():
+        if len(records) == len(lines) and found == crcs.hex() and all(records):  # the CRC-32 of nothing is 00000000
             return list(records)
     except (ValueError, KeyError, TypeError, AttributeError):
         pass

@@ -157,13 +157,16 @@ def _read_whole(path: Path) -> bytes:
         if path.is_symlink():
             raise Damaged(Damage.UNREADABLE) from error
         raise
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         facts = os.fstat(descriptor)
-        if not stat.S_ISREG(facts.st_mode):
+        if not stat.S_ISREG(facts.st_mode):  # looked at before it is opened as a file: a folder cannot be
             raise Damaged(Damage.UNREADABLE)
         if facts.st_size > MAX_BYTES:
             raise Damaged(Damage.TOO_LONG)
-        return file.read(MAX_BYTES)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(MAX_BYTES)
+    finally:
+        os.close(descriptor)
 
 
 def _put_aside(path: Path) -> Path:
