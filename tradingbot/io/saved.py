@@ -52,9 +52,12 @@ def save_checkpoint(state_dir: Path, text: bytes, durable: bool) -> None:
 
 
 def load_checkpoint(state_dir: Path) -> tuple[dict[str, Any] | None, list[str]]:
-    """Return the record of checkpoint.json and what was wrong with it, in words; a bad file is kept aside."""
+    """Return the record of checkpoint.json and what was wrong with it, in words; a bad file is kept aside.
+
+    Raises OSError where it is there and cannot be read: who took it for absent would forget what was bought.
+    """
     troubles: list[str] = []
-    return _load(state_dir / CHECKPOINT, _checkpoint_of, troubles), troubles
+    return _load(state_dir / CHECKPOINT, _checkpoint_of, troubles, must=True), troubles
 
 
 def anchors_line(sid: str, time_ms: int, anchors: bytes) -> bytes:
@@ -121,7 +124,11 @@ def _is_before(record: Mapping[str, Any], since_ms: int) -> bool:
 
 
 def _load(
-    path: Path, read: Callable[[Mapping[str, Any]], Value], troubles: list[str], by_hand: bool = False
+    path: Path,
+    read: Callable[[Mapping[str, Any]], Value],
+    troubles: list[str],
+    by_hand: bool = False,
+    must: bool = False,
 ) -> Value | None:
     """Return what a file holds, None where there is none or it is bad: then it is kept aside, and that is told."""
     try:
@@ -131,6 +138,8 @@ def _load(
     except Damaged as error:
         why = str(error)
     except OSError as error:
+        if must:
+            raise
         troubles.append(f"{path} cannot be read: {error.strerror}")
         return None
     try:

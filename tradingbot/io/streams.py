@@ -185,6 +185,8 @@ def input_of(record: Mapping[str, Any]) -> Input:
     """Return the input that a record of the ticks or of the journal holds; raise ValueError where it holds none."""
     kind = record.get("type")
     if kind in (None, "rejected"):
+        if type(record["ts_ms"]) is not int or not isinstance(record["symbol"], str):
+            raise ValueError("a ticker without time or symbol is no input")
         values = {name: _value(record[name]) for name in TICKER_FIELDS if name in record}
         return Ticker(record["symbol"], record["ts_ms"], **values)
     try:
