@@ -54,6 +54,7 @@ test: check system
 
 crash: .venv/dev.stamp system
 	@$(PY) -m tests.crash --out build/crash $(CRASH_ARGS)
+	@TRADINGBOT_TEST_KILLS=20 $(PY) -m pytest tests/test_restarts.py -k killed_again
 
 check: .venv/dev.stamp
 	@.venv/bin/ruff check --quiet .
