@@ -174,7 +174,7 @@ ENTRIES = st.dictionaries(
 
 
 @given(ENTRIES, st.integers(0, 400), st.sampled_from(["whole", "cut", "garbled", "bytes"]), st.binary(max_size=60))
-@settings(max_examples=500)
+@settings(max_examples=250)
 def test_a_running_bot_keeps_its_last_good_settings_whatever_the_file_holds(
     tmp_path_factory: pytest.TempPathFactory, entries: dict[str, Any], place: int, how: str, noise: bytes
 ) -> None:

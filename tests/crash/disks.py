@@ -97,7 +97,9 @@ def _failing(name: str, point: Point, error: str, folder: Path, defect: str = ""
     done = machine.failing_at(point, error, _command(name, state), defect=defect)
     told = machine.lines_of(done.stdout)
     why = done.stderr.decode()[-900:]
-    if name == "memory" and "begun" not in told and "OSError" in why:  # a start that refuses has forgotten nothing
+    if (
+        name == "memory" and "begun" not in told and ("OSError" in why or "StateError" in why)
+    ):  # a start that refuses has forgotten nothing
         memory.check(state, told, outcome)
         return outcome
     if not outcome.holds(done.returncode == 0, f"the driver ended with {done.returncode}: {why}"):
