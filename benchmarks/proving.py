@@ -48,7 +48,7 @@ class _Run:
         self.engine = Engine(make_settings({}))
         self.writer = StreamWriter(state, "s", 50_000_000, 0.2, 1.0, lambda _: None, threaded=threaded)
         self.recorder = Recorder(self.writer, "s", self.engine, lambda: 500, lambda: self.now_ms)
-        self.recorder.begin({}, {}, "benchmark")
+        self.recorder.begin({}, {}, "benchmark", {})
 
     def take(self, ticker: Ticker) -> None:
         self.now_ms = ticker.ts_ms
