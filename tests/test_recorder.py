@@ -60,10 +60,10 @@ def test_why_ticks_are_not_recorded_is_said(tmp_path: Path, flag: bool, why: str
     run.tick(10)
     if not flag:
         run.adopt(make_settings({"FEATURE_PERSIST_STREAMS": False}))
-    run.persists = None
+    run.recorder.snapshots_ms = None
     run.tick(10)
     run.adopt(make_settings({}))
-    run.persists = 500
+    run.recorder.snapshots_ms = 500
     run.tick(10)
     off, on = run.journal("recording")
     assert (off["on"], off["why"], on["on"], on["why"]) == (False, why, True, why)
