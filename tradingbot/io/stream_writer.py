@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from tradingbot.io.jsonl import DAY_MS, RotatingJSONLWriter, encode
 from tradingbot.io.lines import close_line
 from tradingbot.io.streams import FOLDERS, JOURNAL, Stream, event_record
@@ -27,11 +29,18 @@ RETRY_S = 1.0
 PAUSE_EVERY, PAUSE_S = 8, 0.0005
 BATCH_LINES = 4_096  # written without a thread: the caller is not kept longer than this takes
 
-Item = tuple[Stream, str, int, bytes]
-"""Stream, series, time of the record, the record as JSON."""
 Key = tuple[Stream, str]
 Groups = dict[tuple[Stream, str, int], tuple[int, list[bytes]]]
 """Records of one series and day, with the time of the first."""
+
+
+class _Text(msgspec.Struct, gc=False):
+    """Hold a record as JSON; many wait, and the garbage collector need not look through them."""
+
+    stream: Stream
+    series: str
+    ts_ms: int
+    text: bytes
 
 
 @dataclass(slots=True)
@@ -87,7 +96,7 @@ class StreamWriter:
         self._flush_s, self._fsync_s = flush_s, fsync_s
         self._journal_trouble, self._on_full = journal_trouble, on_full
         self.states = {stream: StreamState() for stream in Stream}
-        self._waiting: deque[Item | _Gap | Callable[[], None]] = deque()
+        self._waiting: deque[_Text | _Gap | Callable[[], None]] = deque()
         self._put_bytes = self._done_bytes = 0
         self._journal: deque[tuple[int, bytes]] = deque()  # what waits for a journal that cannot be written
         self._journal_bytes = 0
@@ -115,7 +124,7 @@ class StreamWriter:
         if self._overflow:
             self._overflow.pop((stream, series), None)
         self._put_bytes += len(text)
-        self._waiting.append((stream, series, ts_ms, text))
+        self._waiting.append(_Text(stream, series, ts_ms, text))
         if self._thread is None:
             if len(self._waiting) >= BATCH_LINES:
                 self._write_waiting()
@@ -197,7 +206,7 @@ class StreamWriter:
                 with contextlib.suppress(OSError):  # then before the next line, or at the end
                     self._heal(item.stream, item.series, item.ts_ms)
                 continue
-            stream, series, ts_ms, text = item
+            stream, series, ts_ms, text = item.stream, item.series, item.ts_ms, item.text
             self._done_bytes += len(text)
             if stream is JOURNAL:
                 self._write_groups(groups)
