@@ -15,6 +15,7 @@ from tradingbot.engine.engine import Engine
 from tradingbot.engine.events import Rejected
 from tradingbot.io import stream_writer
 from tradingbot.io.jsonl import RotatingJSONLWriter, decode, encode, read_jsonl
+from tradingbot.io.lines import to_json
 from tradingbot.io.segments import list_segments
 from tradingbot.io.stream_writer import StreamWriter
 from tradingbot.io.streams import FOLDERS, JOURNAL, Stream, input_of, rejection_record, tick_record
@@ -35,7 +36,7 @@ def writer(state: Path, told: list[str | None] | None = None, threaded: bool = F
 def put(target: StreamWriter, stream: Stream, count: int, first: int = 0, series: str = "A") -> None:
     name = JOURNAL.value if stream is JOURNAL else series
     for number in range(first, first + count):
-        target.put(stream, name, T + number, encode({"v": 1, "n": number}))
+        target.put(stream, name, T + number, to_json({"v": 1, "n": number}))
 
 
 def numbers(state: Path, stream: Stream) -> list[int | str]:

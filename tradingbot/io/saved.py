@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import orjson
 
 from tradingbot.io.jsonl_read import read_jsonl_tail
-from tradingbot.io.lines import Damage, Damaged, decode, with_crc
+from tradingbot.io.lines import Damage, Damaged, close_line, decode
 from tradingbot.io.state_files import write_atomic
 from tradingbot.io.streams import FOLDERS, Stream
 
@@ -43,7 +43,7 @@ Kept = dict[str, dict[str, Any]]
 def checkpoint_line(sid: str, seq: int, time_ms: int, engine: bytes) -> bytes:
     """Return the text of checkpoint.json; `engine` is the JSON text of the engine's checkpoint after input `seq`."""
     head = orjson.dumps({"v": VERSION, "sid": sid, "ts_ms": time_ms, "seq": seq})[:-1]
-    return with_crc(b'%b,"checkpoint":%b' % (head, engine))
+    return close_line(b'%b,"checkpoint":%b}' % (head, engine))
 
 
 def save_checkpoint(state_dir: Path, text: bytes, durable: bool) -> None:
@@ -63,7 +63,7 @@ def load_checkpoint(state_dir: Path) -> tuple[dict[str, Any] | None, list[str]]:
 def anchors_line(sid: str, time_ms: int, anchors: bytes) -> bytes:
     """Return the text of anchors.json; `anchors` is the JSON text of what is kept of each."""
     head = orjson.dumps({"v": VERSION, "sid": sid, "time_ms": time_ms})[:-1]
-    return with_crc(b'%b,"anchors":%b' % (head, anchors))
+    return close_line(b'%b,"anchors":%b}' % (head, anchors))
 
 
 def save_anchors(state_dir: Path, text: bytes, durable: bool) -> None:

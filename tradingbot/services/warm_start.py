@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -261,7 +260,7 @@ class _Recovery:
         settings = self._settings
         lookback_ms, stale_ms = settings.WINDOW_LOOKBACK_S * 1000, settings.ANCHOR_STALE_MINUTES * 60_000
         engine.restore(Engine(replace_settings(settings, **MUTE), self._steps).checkpoint())
-        ticks: list[Record] = []
+        ticks: dict[str, list[Record]] = {}
         for series, segments in self._tick_segments().items():
             symbol = symbol_of(series)
             if symbol is None:
@@ -277,15 +276,17 @@ class _Recovery:
             silent_ms = self._now_ms - found[-1]["ts_ms"] if found else 0
             if silent_ms > stale_ms:
                 self.result.cold[symbol] = f"silent for {silent_ms / HOUR_MS:.1f} h"
-            else:
-                ticks += found
+            elif found:
+                ticks[symbol] = found
         self._phase("ticks")
-        symbols = {record["symbol"] for record in ticks}
-        engine.load_anchors({symbol: anchor for symbol, anchor in saved.items() if symbol in symbols}, self._now_ms)
-        for record in sorted(ticks, key=itemgetter("sid", "seq")):
-            engine.tick(Ticker(record["symbol"], record["ts_ms"], record["last"], record["bid"], record["ask"]))
-            self._count(record["symbol"], (record["sid"], record["seq"]), 1)
-        if symbols:
+        engine.load_anchors({symbol: anchor for symbol, anchor in saved.items() if symbol in ticks}, self._now_ms)
+        for symbol, found in ticks.items():  # one after the other: where nothing fires no symbol knows of another
+            for record in found:
+                engine.tick(Ticker(symbol, record["ts_ms"], record["last"], record["bid"], record["ask"]))
+            for record in (found[0], found[-1]):
+                self._count(symbol, (record["sid"], record["seq"]), 0)
+            self.result.ticks += len(found)
+        if ticks:
             self.result.kind, self.result.source = "warm", "ticks"
         checkpoint = engine.checkpoint()
         checkpoint.settings = settings
@@ -301,10 +302,11 @@ class _Recovery:
     def _last_ticks(self, series: str, segments: list[Segment], lookback_ms: float) -> list[Record]:
         """Return the last WARMSTART_MAX_TICKS ticks of a series, and no fewer than its window needs."""
         folder, count = self._state_dir / FOLDERS[Stream.TICKS], max(self._settings.WARMSTART_MAX_TICKS, 1)
-        found = read_jsonl_tail(folder, series, count, segments=segments)
-        if found and found[0]["ts_ms"] > (cut_ms := found[-1]["ts_ms"] - lookback_ms):
-            is_old = partial(_is_old, cut_ms=cut_ms)
-            found = read_jsonl_tail(folder, series, count, is_old, segments=segments, ordered=True)
+        newest = read_jsonl_tail(folder, series, 1, segments=segments)
+        if not newest:
+            return []
+        is_old = partial(_is_old, cut_ms=newest[0]["ts_ms"] - lookback_ms)
+        found = read_jsonl_tail(folder, series, count, is_old, segments=segments, ordered=True)
         return [record for record in found if "seq" in record]
 
     # both
