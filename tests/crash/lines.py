@@ -16,6 +16,7 @@ from tests.crash.rows import Outcome, Row, numbered, span
 from tradingbot.config import make_settings
 from tradingbot.io import jsonl_read, segments, stream_writer
 from tradingbot.io.jsonl import ReadReport, RotatingJSONLWriter, encode
+from tradingbot.io.lines import to_json
 from tradingbot.io.segments import list_segments, segment_name
 from tradingbot.io.streams import FOLDERS, JOURNAL, Stream
 from tradingbot.services.warm_start import recover
@@ -176,7 +177,7 @@ def hostile(case: str, folder: Path) -> Outcome:
     state.mkdir(parents=True)
     writer = stream_writer.StreamWriter(state, "s", 10**6, 1, 1, lambda _: None, threaded=False)
     for seq, symbol in enumerate(symbols):
-        writer.put(Stream.TICKS, segments.series_of(symbol), T0, encode({"v": 1, "seq": seq, "ts_ms": T0}))
+        writer.put(Stream.TICKS, segments.series_of(symbol), T0, to_json({"v": 1, "seq": seq, "ts_ms": T0}))
     writer.close()
     outcome.holds(writer.states[Stream.TICKS].dropped == 0, "ticks were dropped", "lost")
     ticks = state / FOLDERS[Stream.TICKS]

@@ -17,7 +17,7 @@ from tradingbot.config import make_settings
 from tradingbot.engine.engine import Engine
 from tradingbot.errors import UsageError
 from tradingbot.io import saved, stream_writer
-from tradingbot.io.jsonl import encode
+from tradingbot.io.lines import to_json
 from tradingbot.io.sealing import seal
 from tradingbot.io.segments import list_segments, names_by_series
 from tradingbot.io.streams import FOLDERS, JOURNAL, Stream
@@ -50,9 +50,9 @@ def streams(folder: Path, tell: Callable[[object], None], words: list[str]) -> N
         writer = stream_writer.StreamWriter(folder, "s", 3_000, 0.005, FSYNC_S, lambda _: None)
         for place in range(int(words[0])):
             series, seq = SERIES[place % 3], place // 3
-            writer.put(Stream.TICKS, series, T0, encode({"v": 1, "sid": "s", "ts_ms": T0, "seq": seq}))
+            writer.put(Stream.TICKS, series, T0, to_json({"v": 1, "sid": "s", "ts_ms": T0, "seq": seq}))
             if place % 9 == 8:
-                line = encode({"v": 1, "sid": "s", "ts_ms": T0, "seq": place // 9})
+                line = to_json({"v": 1, "sid": "s", "ts_ms": T0, "seq": place // 9})
                 writer.put(JOURNAL, JOURNAL.value, T0, line)
                 time.sleep(0.001)
         writer.close()

@@ -19,7 +19,7 @@ from tradingbot.engine.engine import Engine
 from tradingbot.engine.events import Rejected
 from tradingbot.io import jsonl, saved, sealing
 from tradingbot.io.jsonl import DAY_MS, encode
-from tradingbot.io.lines import with_crc
+from tradingbot.io.lines import close_line
 from tradingbot.io.segments import list_segments
 from tradingbot.io.streams import FOLDERS, Stream
 from tradingbot.market.ticker import Ticker
@@ -53,7 +53,7 @@ def _spoil(path: Path, rng: random.Random) -> str:
         path.write_bytes(text[:place])
     elif kind == "schema":
         record = orjson.dumps(rng.choice(OTHER_SCHEMAS))
-        path.write_bytes(with_crc(record) if record.startswith(b'{"') and rng.random() < 0.5 else record)
+        path.write_bytes(close_line(record) if record.startswith(b'{"') and rng.random() < 0.5 else record)
     elif kind == "empty":
         path.touch()
     elif kind == "nuls":
