@@ -58,10 +58,12 @@ class Sight:
     window_peak: float
     armed: bool
 
-    @property
-    def references(self) -> tuple[float | None, ...]:
-        """Return the reference in force and the three that there are."""
-        return self.reference, self.anchor, self.session_peak, self.window_peak
+    def measures_otherwise(self, other: Sight) -> bool:
+        """Say whether the reference in force, a peak, or an anchor that both have is another one."""
+        if self.anchor is not None and other.anchor is not None and self.anchor != other.anchor:
+            return True
+        own = (self.reference, self.session_peak, self.window_peak)
+        return own != (other.reference, other.session_peak, other.window_peak)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +191,7 @@ def references(ours: Iterable[Trigger], theirs: Iterable[Trigger]) -> list[dict[
         for trigger in triggers:
             decision, seen = trigger.decision, trigger.other
             own = sight_of_decision(decision)
-            if seen is None or seen.references != own.references:
+            if seen is None or own.measures_otherwise(seen):
                 facts = {"ts_ms": decision.ts_ms, "symbol": decision.symbol, "last": decision.last, "triggered": side}
                 row = rows.setdefault((decision.ts_ms, decision.symbol), facts)
                 if row["triggered"] != side:
