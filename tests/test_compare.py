@@ -6,6 +6,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -271,6 +272,25 @@ def test_a_later_session_goes_on_with_what_each_side_holds(tmp_path: Path) -> No
     assert len(found.sessions) == 2
 
 
+def test_a_side_that_once_decided_otherwise_keeps_what_it_bought(tmp_path: Path) -> None:
+    """Also where the recorded settings have come to be its own meanwhile."""
+    chosen = {"DROP_TRIGGER_VALUE": 0.99, "TAKE_PROFIT_THRESHOLD": 2.0}
+    trading = SettingsChanged(make_settings({**chosen, "GLOBAL_TRADING": True}))
+    first = [*rows((0, 100.0), (1, 98.9), (2, 98.9)), trading, *rows((3, 98.9))]
+    lives(tmp_path, first, rows((30, 99.0), (60, 99.6)), **chosen)
+    found = compare(tmp_path, {"GLOBAL_TRADING": True})
+    assert (found.ours.open_positions, found.theirs.open_positions) == (1, 0)
+
+
+def test_decisions_bear_the_numbers_of_the_record_also_where_tickers_are_rejected(tmp_path: Path) -> None:
+    """What one side rejects and only counts takes no number from those that follow."""
+    past = Past(tmp_path, DROP_TRIGGER_VALUE=0.995)
+    past.feed((0, 100.0), *((second, 100.0, 99.0, 101.0) for second in range(1, 31)), (40, 99.5))
+    past.close()
+    found = compare(tmp_path, {"TICKER_MAX_JUMP_PCT": 0.7})
+    assert [trigger.decision.cause for trigger in found.ours.triggers] == [32]
+
+
 def test_a_symbol_that_a_session_began_cold_begins_cold_on_both_sides(tmp_path: Path) -> None:
     """Silent for longer than ANCHOR_STALE_MINUTES: window and session anew; what was bought of it stays."""
     first = [*rows((0, 100.0), (1, 98.9), (2, 98.9)), *rows((3, 50.0), symbol=ETH)]
@@ -280,7 +300,7 @@ def test_a_symbol_that_a_session_began_cold_begins_cold_on_both_sides(tmp_path: 
     assert decided(found.theirs) == journal(tmp_path, "decision")
     assert found.ours.open_positions > 0
     by_time = {trigger.decision.ts_ms - T: trigger.decision for trigger in found.ours.triggers}
-    assert by_time[4_001_000].session_start == 98.95
+    assert by_time[4_001_000].decision_id == f"{S}:{T + 4_001_000}:1", "counted anew"
     assert by_time[4_001_000].reasons == ("held",)
 
 
@@ -303,10 +323,10 @@ def test_over_kills_and_starts_again_a_side_without_changes_decides_what_was_rec
         and not any(record["sid"] == sid and record["cause"] in numbers for sid, numbers in stretches)
     ]  # fmt: skip
     assert len(kept) > 3
-    ours = [trigger.decision for trigger in found.ours.triggers]
-    assert {(d.decision_id, d.reasons, d.cause) for d in ours} == {
-        (record["decision_id"], tuple(record["reasons"]), record["cause"]) for record in kept
-    }
+    for record in kept:
+        del record["v"], record["sid"]
+    by_id = itemgetter("decision_id")
+    assert sorted(decided(found.ours), key=by_id) == sorted(kept, key=by_id)
 
 
 def test_behind_what_is_not_recorded_both_go_on_from_the_next_checkpoint(tmp_path: Path) -> None:
