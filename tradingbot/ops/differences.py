@@ -37,11 +37,11 @@ class Cause(StrEnum):
     """Name why one side triggered where the other did not, or what they decided otherwise."""
 
     GUARDS = "guards"  # the other side rejected that ticker
-    SOURCE = "reference_source"  # its threshold lay lower, for it measures from another price
-    REFERENCE = "reference"  # its reference lay lower
-    THRESHOLD = "threshold"  # its threshold lay lower, under the same reference
-    ARMING = "arming"  # it had triggered before, and not armed again
-    TIMING = "timing"  # confirmation, debounce or warm-up held it back
+    SOURCE = "reference_source"  # its threshold was another, for it measures from another price,
+    REFERENCE = "reference"  # or that price was another,
+    THRESHOLD = "threshold"  # or the share of it
+    ARMING = "arming"  # under the same threshold it had triggered before, and not armed again,
+    TIMING = "timing"  # or confirmation, debounce or warm-up held it back
     OUTCOME = "outcome"
     REASONS = "reasons"
 
@@ -79,11 +79,11 @@ class Trigger:
         decision, other = self.decision, self.other
         if other is None:
             return Cause.GUARDS
-        if decision.last > other.threshold:
-            if other.reference_source != decision.reference_source:
-                return Cause.SOURCE
-            return Cause.REFERENCE if other.reference != decision.reference else Cause.THRESHOLD
-        return Cause.TIMING if other.armed else Cause.ARMING
+        if other.threshold == decision.threshold:
+            return Cause.TIMING if other.armed else Cause.ARMING
+        if other.reference_source != decision.reference_source:
+            return Cause.SOURCE
+        return Cause.REFERENCE if other.reference != decision.reference else Cause.THRESHOLD
 
 
 @dataclass(frozen=True, slots=True)
