@@ -11,7 +11,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from tradingbot import __version__
-from tradingbot.commands import anchors, control, convert, past, recorded, running, settings, switches, upkeep
+from tradingbot.commands import (
+    anchors,
+    control,
+    convert,
+    past,
+    recorded,
+    rollback,
+    running,
+    settings,
+    switches,
+    upkeep,
+)
 from tradingbot.commands.shared import complain
 from tradingbot.errors import TradingBotError, UsageError
 
@@ -122,6 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_recorded(add)
     _add_settings(add)
     _add_switches(add)
+    _add_rollback(add)
     _add_past(add)
     _add_anchors(add)
     _add_control(add)
@@ -167,6 +179,12 @@ def _add_switches(add: Add) -> None:
     command = add("clear", switches.clear, text, 'tradingbot clear MAX_CONCURRENT_POSITIONS --why "market is back"')
     command.add_argument("keys", nargs="*", metavar="KEY", help="which")
     command.add_argument("--all", action="store_true", help="every override")
+    _add_asking(command)
+
+
+def _add_rollback(add: Add) -> None:
+    text = "have the running bot stop cleanly and begin anew, in its own process"
+    command = add("restart", rollback.restart, text, 'tradingbot restart --why "settings that take a restart"')
     _add_asking(command)
 
 

@@ -83,10 +83,10 @@ def change_overrides(
 ) -> list[Change]:
     """Change overrides together, all or none; return what has become another one.
 
-    `changes` gives each key its value, CLEAR, or an Override that is to stand there just so. `check` is told all values that would be in force in this layer, and
-    raises SettingsError where they cannot be. `only` holds back a key whose override is not the one that it names. A
-    broken file is set aside as `.bad`, and the last good one counts. The audit is on the disk before the file changes.
-    Raises SettingsError, and UsageError where it cannot be written.
+    `changes` gives each key its value, CLEAR, or an Override that is to stand there just so. `check` is told all values
+    that would be in force in this layer, and raises SettingsError where they cannot be. `only` holds back a key whose
+    override is not the one that it names. A broken file is set aside as `.bad`, and the last good one counts. The audit
+    is on the disk before the file changes. Raises SettingsError, and UsageError where it cannot be written.
     """
     checked = {key: _checked(key, value) for key, value in changes.items()}
     if "STATE_DIR" in checked and checked["STATE_DIR"] is not CLEAR:
