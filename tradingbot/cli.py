@@ -156,6 +156,15 @@ def _add_recorded(add: Add) -> None:
     command.add_argument("folder", nargs="?", metavar="STATE")
     text = "only the last minutes, from the last checkpoint before them"
     command.add_argument("--last", type=_minutes, metavar="MIN", help=text)
+    summary = "run what was recorded under two settings: what would have been decided otherwise?"
+    example = "tradingbot compare build/run/state --set FEATURE_ANCHOR_ENABLED=false --last 60"
+    command = add("compare", recorded.compare, summary, example)
+    command.add_argument("folder", nargs="?", metavar="STATE")
+    command.add_argument("--last", type=_minutes, metavar="MIN", help=text)
+    text = "a setting of theirs, the other side; repeatable (--set is ours; a side without any is as recorded)"
+    command.add_argument("--against", metavar="KEY=VALUE", action="append", default=[], help=text)
+    text = "write compare.json there, and each side's decisions.jsonl and trades.jsonl"
+    command.add_argument("--out", metavar="DIR", help=text)
 
 
 def _add_settings(add: Add) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tradingbot.commands.shared import answer, complain, print_json, print_text, settings_of
+from tradingbot.commands.shared import answer, complain, from_here, home_of, print_json, print_text, settings_of
 from tradingbot.errors import UsageError
 
-__all__ = ["prove", "replay"]
+__all__ = ["compare", "prove", "replay"]
+
+NAMED = 20  # damaged lines; all are counted
 
 
 def replay(arguments: argparse.Namespace) -> int:
@@ -53,3 +55,34 @@ def prove(arguments: argparse.Namespace) -> int:
         proof = ops.prove(folder, progress, arguments.last)
     answer(arguments, proof.to_record(), proof.text())
     return proof.exit_code
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    """Run what was recorded under two settings, and tell what would have been decided otherwise."""
+    from tradingbot.io.overrides import read_assignments, read_settings
+    from tradingbot.ops import compare as ops
+    from tradingbot.ops.comparison import check_folder, write_folder
+    from tradingbot.ui.progress import showing_progress
+
+    ours, theirs = read_assignments(arguments.set), read_assignments(arguments.against, "--against")
+    if not ours and not theirs:
+        raise UsageError("nothing to compare: name a setting, as in tradingbot compare --set DROP_TRIGGER_VALUE=0.98")
+    if arguments.folder:
+        folder = Path(arguments.folder)
+    else:  # --set is none of this home's settings here
+        home = home_of(arguments)
+        folder = read_settings(home, config=arguments.config, state=arguments.state, overrides=False).state_dir
+    out = Path(arguments.out) if arguments.out else None
+    if out is not None:
+        check_folder(out)
+    with showing_progress() as progress:
+        comparison = ops.compare(folder, ours, theirs, arguments.last, progress)
+    for place in comparison.damaged[:NAMED]:
+        complain(f"damaged: {place}")
+    if comparison.damaged_lines > NAMED:
+        complain(f"damaged: {comparison.damaged_lines:,} lines in all (tradingbot fsck {folder} names them)")
+    text = comparison.text()
+    if out is not None:
+        text += f"\n\n{from_here(write_folder(out, comparison)[0])}, with both sides' decisions and trades below"
+    answer(arguments, comparison.to_record(), text)
+    return 0

@@ -120,11 +120,11 @@ def read_overrides(state_dir: Path) -> dict[str, Any]:
     return values
 
 
-def split_assignment(assignment: str) -> tuple[str, str]:
-    """Return name and text of a --set KEY=VALUE; raise SettingsError if it is none."""
+def split_assignment(assignment: str, option: str = "--set") -> tuple[str, str]:
+    """Return name and text of a KEY=VALUE behind `option`; raise SettingsError if it is none."""
     name, equals, text = assignment.partition("=")
     if not equals:
-        raise SettingsError(f"--set {assignment} is not KEY=VALUE, as in --set DROP_TRIGGER_VALUE=0.98")
+        raise SettingsError(f"{option} {assignment} is not KEY=VALUE, as in {option} DROP_TRIGGER_VALUE=0.98")
     return name.strip(), text
 
 

@@ -21,7 +21,7 @@ from tradingbot.io.home import (
 )
 from tradingbot.io.override_file import Override, read_entries
 
-__all__ = ["Effective", "read_settings"]
+__all__ = ["Effective", "read_assignments", "read_settings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def read_settings(
     path = find_settings_file(home, config)
     layers.append((CONFIG_NAME if config is None else str(path), _checked(read_toml(path), path.name)))
     layers.append(("environment", _read_environment(os.environ if environ is None else environ)))
-    layers.append(("--set", _read_assignments(assignments)))
+    layers.append(("--set", read_assignments(assignments)))
     if state is not None:
         layers.append(("--state", {"STATE_DIR": check_value("STATE_DIR", state, "--state")}))
     entries: dict[str, Override] = {}
@@ -109,6 +109,7 @@ def _read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     return {name: parse_text(name, environ[name], "environment") for name in registry() if name in environ}
 
 
-def _read_assignments(assignments: Iterable[str]) -> dict[str, Any]:
-    pairs = map(split_assignment, assignments)
-    return {name: parse_text(name, text, "--set") for name, text in pairs}
+def read_assignments(assignments: Iterable[str], option: str = "--set") -> dict[str, Any]:
+    """Return the settings that the KEY=VALUE behind an option name; raise SettingsError for one that is not allowed."""
+    pairs = (split_assignment(assignment, option) for assignment in assignments)
+    return {name: parse_text(name, text, option) for name, text in pairs}

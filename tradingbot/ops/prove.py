@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-import gc
-import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import orjson
 
 from tradingbot.config import make_settings
 from tradingbot.engine.engine import Engine
 from tradingbot.engine.events import ConditionName, Output, Rejected
-from tradingbot.errors import UsageError
-from tradingbot.io.checkpoints import PART, joined
-from tradingbot.io.jsonl import ReadReport, encode, read_jsonl, read_jsonl_tail
-from tradingbot.io.segments import list_segments, load_sessions
-from tradingbot.io.streams import FOLDERS, JOURNAL, input_of, output_record
-from tradingbot.io.tick_files import TickFiles, TickRecord, newest_ms
+from tradingbot.io.jsonl import encode
+from tradingbot.io.streams import input_of, output_record
+from tradingbot.io.tick_files import TickRecord
+from tradingbot.ops.inputs import (
+    CAUGHT_UP,
+    INPUTS,
+    NEVER,
+    OFF_WHYS,
+    OUTPUTS,
+    Numbered,
+    Progress,
+    Record,
+    RecordedInputs,
+    rare_collections,
+)
 from tradingbot.ops.proof import Absences, Divergence, Explanation, Proof, SessionProof, first_difference
 
 __all__ = ["Divergence", "Proof", "SessionProof", "prove"]
 
-OUTPUTS = frozenset({"decision", "exit", "fill", "cancelled", "trade"})
-INPUTS = frozenset({"rejected", "settings", "condition", "parked", "anchor_reset", "clock_step"})
-OFF_WHYS = {"flag": "FEATURE_PERSIST_STREAMS off", "disk low": "disk low"}
 LOST, DELETED = "lost to a disk that could not be written", "segments deleted"
-CAUGHT_UP = "caught up"  # why a decision that a later start has made up for is blocked
-NEVER = 1 << 62
-
-Record = dict[str, Any]
-Progress = Callable[[str, int, int], None]
 
 
 def prove(state_dir: Path, progress: Progress | None = None, last_min: float | None = None) -> Proof:
@@ -40,91 +38,32 @@ def prove(state_dir: Path, progress: Progress | None = None, last_min: float | N
     With `last_min` that is only the last so many minutes, from the last checkpoint before them on. A bot may go on
     writing meanwhile. Cost and time follow the records; memory does not, but with the minutes of the journal.
     """
-    before = gc.get_threshold()
-    gc.set_threshold(100_000, *before[1:])  # ticks hold nothing that garbage could hide in, and are many
-    try:
+    with rare_collections():
         return _prove(state_dir, progress, last_min)
-    finally:
-        gc.set_threshold(*before)
 
 
 def _prove(state_dir: Path, progress: Progress | None, last_min: float | None) -> Proof:
     proof = Proof()
-    records, order, newest = _journal(state_dir, proof.report, last_min)
-    first = next(records, None)
-    if first is None:
-        raise UsageError(f"nothing is recorded under {state_dir}")
-    begins = None if last_min is None or first.get("checkpoint") is None else first["checkpoint"]["seq"]
-    after = None if begins is None else (first["sid"], begins)
-    ticks = TickFiles(state_dir, order, proof.report, after)
+    recorded = RecordedInputs(state_dir, proof.report, last_min)
     runs: list[_Run] = []
     deleted: list[tuple[str, Explanation]] = []
-    for (sid, _), group in itertools.groupby(itertools.chain([first], records), _Sessions()):
-        run = _Run(sid, group, deleted, None if runs else begins)
+    for session in recorded.sessions():
+        run = _Run(session.sid, session.journal, deleted, session.begins)
         runs.append(run)
-        for batch in ticks.session(sid):
+        for batch in session.ticks:
             run.ticks(batch)
             if progress is not None:
                 progress("proving", proof.report.records, 0)
         run.end()
+    ticks = recorded.ticks
     ticks.rest()
+    recorded.forgive_torn_end()
     proof.strangers, proof.disordered = ticks.strangers, ticks.disordered
     for run in runs:
         gaps = [Explanation(LOST, gap.after, gap.before, gap.missing) for gap in ticks.gaps.get(run.proof.sid, ())]
         run.explain([*gaps, *(explanation for sid, explanation in deleted if sid == run.proof.sid)])
         proof.sessions.append(run.proof)
-    proof.report.forget_torn(newest)
     return proof
-
-
-class _Sessions:
-    """Tell sessions apart: by their names, and where one of the same name begins anew."""
-
-    def __init__(self) -> None:
-        self._count = 0
-
-    def __call__(self, record: Record) -> tuple[str, int]:
-        self._count += record.get("type") == "session_start"
-        return record["sid"], self._count
-
-
-def _journal(
-    state_dir: Path, report: ReadReport, last_min: float | None
-) -> tuple[Iterator[Record], list[str], Path | None]:
-    """Return the journal's records as far back as is asked for, its sessions in order, and its newest segment."""
-    folder = state_dir / FOLDERS[JOURNAL]
-    segments = list_segments(folder, JOURNAL.value)
-    newest = segments[-1].path if segments else None
-    records: Iterable[Record]
-    if last_min is None:
-        sids = (sid for segment in segments for sid in load_sessions(segment.path) or _sids(segment.path))
-        records = (found.record for found in read_jsonl((segment.path for segment in segments), report))
-    else:
-        times = [record["ts_ms"] for record in read_jsonl_tail(folder, JOURNAL.value, 1)]
-        end_ms = max([*times, newest_ms(state_dir) or 0])
-        records = read_jsonl_tail(folder, JOURNAL.value, 0, _Start(end_ms - last_min * 60_000), report)
-        sids = (record["sid"] for record in records)
-    return joined(records), list(dict.fromkeys(sids)), newest
-
-
-def _sids(path: Path) -> Iterator[str]:
-    """Yield the sessions of an open segment."""
-    return (str(found.record.get("sid")) for found in read_jsonl([path]))
-
-
-class _Start:
-    """Say of records, the newest first, whether a checkpoint is whole and not after a time."""
-
-    def __init__(self, latest_ms: float) -> None:
-        self._latest_ms, self._parts = latest_ms, 0
-
-    def __call__(self, record: Record) -> bool:
-        if record.get("type") == PART:
-            self._parts += 1
-            return False
-        is_whole = "checkpoint" in record and record.get("parts", 1) == self._parts + 1
-        self._parts = 0
-        return is_whole and bool(record["ts_ms"] <= self._latest_ms)
 
 
 class _Run:
@@ -138,7 +77,7 @@ class _Run:
         self, sid: str, journal: Iterator[Record], deleted: list[tuple[str, Explanation]], begins: int | None
     ) -> None:
         self.proof = SessionProof(sid)
-        self._journal, self._deleted = journal, deleted
+        self._journal, self._deleted = Numbered(journal), deleted
         self._engine: Engine | None = None
         self._base = begins or 0  # what the engine was restored at
         self._due_next = self._base + 1  # the next number
@@ -148,9 +87,6 @@ class _Run:
         self._ticks = 0  # compared so far
         self._is_off = False
         self._gap: Explanation | None = None  # of the journal, right before the record that comes next
-        self._head: Record | None = None  # the journal's next record, and its number
-        self._at = 0
-        self._step()
 
     def ticks(self, batch: list[TickRecord]) -> None:
         """Take in the next ticks."""
@@ -166,7 +102,7 @@ class _Run:
 
     def _run_plain(self, engine: Engine, batch: list[TickRecord], place: int) -> int:
         """Run ticks that nothing answers, as far as they go; return the place of the first that was not run."""
-        tick, began, seq, at = engine.tick, self._due_next, self._due_next, self._at
+        tick, began, seq, at = engine.tick, self._due_next, self._due_next, self._journal.at
         for record in batch[place:] if place else batch:
             if record.seq != seq or seq >= at:
                 break
@@ -207,22 +143,9 @@ class _Run:
             elif proof.missing is None:
                 proof.missing = unexplained
 
-    def _step(self) -> Record | None:
-        """Go on to the journal's next record; return the one before."""
-        before, self._head = self._head, next(self._journal, None)
-        if self._head is None:
-            self._at = NEVER
-        elif self._head.get("type") in OUTPUTS:
-            self._at = self._head["cause"]
-        else:
-            self._at = self._head.get("seq", self._at)
-        return before
-
     def _until(self, limit: int) -> None:
         """Take in what the journal holds before a number."""
-        while self._at < limit:
-            seq, record = self._at, self._step()
-            assert record is not None
+        for seq, record in self._journal.before(limit):
             kind = record.get("type")
             if kind in INPUTS:
                 self._input(seq, None, record)
@@ -233,12 +156,7 @@ class _Run:
 
     def _input(self, seq: int, tick: TickRecord | None, record: Record) -> None:
         """Take in an input, with all that the journal holds of its number."""
-        answers: list[Record] = []
-        marks: list[Record] = []
-        while self._at == seq:
-            found = self._step()
-            assert found is not None
-            (answers if found.get("type") in OUTPUTS else marks).append(found)
+        answers, marks = self._journal.of(seq)
         if seq > self._due_next:
             self._miss(seq - 1)
         elif seq < self._due_next and self._engine is not None and seq > self._base:
@@ -317,7 +235,7 @@ class _Run:
     def _mark(self, seq: int, record: Record) -> None:
         kind = record.get("type")
         if kind == "gap":
-            self._gap = Explanation(LOST, seq, self._at, record["missing"])
+            self._gap = Explanation(LOST, seq, self._journal.at, record["missing"])
             self._deleted.append((self.proof.sid, self._gap))
             return
         if kind == "deleted":
