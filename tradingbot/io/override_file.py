@@ -94,7 +94,7 @@ def change_overrides(
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _locked(state_dir):
-            entries = _good_entries(state_dir)
+            entries, is_broken = _good_entries(state_dir)
             wanted = {key for key in checked if only is None or only.get(key) == entries.get(key)}
             made = Override(None, int(time.time() * 1000), user(), socket.gethostname(), why)
             after = dict(entries)
@@ -106,7 +106,7 @@ def change_overrides(
                     after[key] = replace(made, value=value)
             found = [Change(key, entries.get(key), after.get(key)) for key in checked if key in wanted]
             changed = [change for change in found if not _is_same(change)]
-            if changed:
+            if changed or is_broken:
                 check({key: entry.value for key, entry in after.items()})
                 _write(state_dir, after, changed, why)
             return changed
@@ -148,10 +148,10 @@ def _locked(state_dir: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _good_entries(state_dir: Path) -> dict[str, Override]:
-    """Return the overrides; where the file is broken it is set aside, and the last good one counts."""
+def _good_entries(state_dir: Path) -> tuple[dict[str, Override], bool]:
+    """Return the overrides and whether the file is broken: then it is set aside, and the last good one counts."""
     try:
-        return read_entries(state_dir)
+        return read_entries(state_dir), False
     except SettingsError:
         path = state_dir / OVERRIDES_NAME
         aside = next(
@@ -161,7 +161,7 @@ def _good_entries(state_dir: Path) -> dict[str, Override]:
         )
         append_audit(state_dir, "overrides set aside", "broken", file=aside.name)
         path.rename(aside)
-    return _last_entries(state_dir)
+    return _last_entries(state_dir), True
 
 
 def _last_entries(state_dir: Path) -> dict[str, Override]:
