@@ -132,7 +132,7 @@ class Plan:
 
     def to_record(self) -> dict[str, Any]:
         """Return a JSON object."""
-        record: dict[str, Any] = msgspec.to_builtins(self)
+        record: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
         return record | {"needs_restart": self.needs_restart, "is_needed": self.is_needed}
 
 

@@ -126,12 +126,20 @@ def find(state_dir: Path, rollback_id: str = "") -> Stored:
 @contextlib.contextmanager
 def lock_rollbacks(state_dir: Path) -> Iterator[None]:
     """Let one rollback at a time be at work; raise BusyError where another one is."""
-    make_folder(state_dir / FOLDER)
-    try:
-        with StateLock(state_dir / FOLDER, int(time.time() * 1000)):
-            yield
-    except LockHeldError:
-        raise BusyError(f"another rollback is at work on {state_dir}: let it end, then try again") from None
+    folder = state_dir / FOLDER
+    with contextlib.ExitStack() as stack:
+        try:
+            make_folder(folder)
+            stack.enter_context(StateLock(folder, int(time.time() * 1000)))
+        except LockHeldError:
+            raise BusyError(f"another rollback is at work on {state_dir}: let it end, then try again") from None
+        except OSError as error:
+            raise _unwritable(folder, error) from None
+        yield
+
+
+def _unwritable(folder: Path, error: OSError) -> UsageError:
+    return UsageError(f"nothing was changed: {folder} cannot be written: {error.strerror or error}")
 
 
 def begin(state_dir: Path, plan: Plan) -> Stored:
@@ -146,7 +154,7 @@ def begin(state_dir: Path, plan: Plan) -> Stored:
         make_folder(stored.folder)
         return stored.with_plan(stored.plan)
     except OSError as error:
-        raise UsageError(f"nothing was changed: {folder} cannot be written: {error.strerror or error}") from None
+        raise _unwritable(folder, error) from None
 
 
 def _id(time_ms: int) -> str:
