@@ -38,6 +38,7 @@ __all__ = ["Comparison", "compare"]
 AT_ONCE = 4_096  # ticks between two looks at the time limit
 NO_CHECKPOINT = "no checkpoint to begin at"
 ABSENT = "not recorded, or lost: tradingbot prove says which"
+CUT = "cut off: its bot was killed, or is running"
 
 
 def compare(
@@ -229,7 +230,7 @@ class _Walk:
         self._run, self._sid = run, session.sid
         self._journal = Numbered(session.journal)
         self._due = (session.begins or 0) + 1  # the next number
-        self._is_off = False
+        self._is_off = self._has_ended = False
         self._carries, run.is_running = run.is_running, False
         self._since, self._why = self._due, NO_CHECKPOINT  # of the stretch without engines
         run.sessions.append(self._sid)
@@ -279,6 +280,7 @@ class _Walk:
             return
         self._until(NEVER)
         if not run.is_running:
+            self._why = CUT if self._why == ABSENT and not self._has_ended else self._why
             self._close(self._due - 1)
 
     def _until(self, limit: int) -> None:
@@ -337,7 +339,9 @@ class _Walk:
             if kind == "recording" and record["on"] and self._is_off:
                 self._is_off, self._due = False, seq  # the tick that it was written with is recorded
             self._miss(seq)
-        if kind == "rejections":
+        if kind == "session_end":
+            self._has_ended = True
+        elif kind == "rejections":
             self._run.only_counted += sum(sum(reasons.values()) for reasons in record["counts"].values())
         elif kind == "recording":
             self._is_off = not record["on"]

@@ -137,9 +137,9 @@ def _table(rows: Sequence[tuple[str, ...]], left: int = 1) -> list[str]:
 
 
 def _value(value: object) -> str:
-    return (
-        str(value).lower() if isinstance(value, bool) else f"{value:.10g}" if isinstance(value, float) else str(value)
-    )
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
 def utc(ts_ms: int) -> str:

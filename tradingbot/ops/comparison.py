@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -182,15 +183,13 @@ class Comparison:
 
 
 def check_folder(folder: Path) -> None:
-    """Make a folder for a comparison; raise UsageError where that would overwrite what no earlier one has written."""
+    """Raise UsageError where a comparison cannot write, or would overwrite what no earlier one has written."""
     there = [path for path in _paths(folder) if path.exists() or path.is_symlink()]
     if there and not _is_ours(folder / SUMMARY):
         raise UsageError(f"{there[0]} is of no earlier compare: name another --out, or move it away")
-    try:
-        for side in SIDES:
-            (folder / side).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot write to {folder}: {error.strerror}") from None
+    nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise UsageError(f"cannot write to {folder}: name another --out")
 
 
 def write_folder(folder: Path, comparison: Comparison) -> list[Path]:
@@ -199,6 +198,8 @@ def write_folder(folder: Path, comparison: Comparison) -> list[Path]:
     Each file is written whole or not at all, the summary first: a folder that holds any of them is known as a
     comparison's.
     """
+    for name in SIDES:
+        (folder / name).mkdir(parents=True, exist_ok=True)
     write_atomic(folder / SUMMARY, orjson.dumps(comparison.to_record(), option=orjson.OPT_INDENT_2) + b"\n", False)
     for name, side in zip(SIDES, (comparison.ours, comparison.theirs), strict=True):
         decisions = (trigger.decision for trigger in side.triggers)

@@ -37,11 +37,11 @@ class Cause(StrEnum):
     """Name why one side triggered where the other did not, or what they decided otherwise."""
 
     GUARDS = "guards"  # the other side rejected that ticker
-    SOURCE = "reference_source"  # its threshold lay lower, for it measures from another price
-    REFERENCE = "reference"  # its reference lay lower
-    THRESHOLD = "threshold"  # its threshold lay lower, under the same reference
-    ARMING = "arming"  # it had triggered before, and not armed again
-    TIMING = "timing"  # confirmation, debounce or warm-up held it back
+    SOURCE = "reference_source"  # its threshold was another, for it measures from another price,
+    REFERENCE = "reference"  # or that price was another,
+    THRESHOLD = "threshold"  # or the share of it
+    ARMING = "arming"  # under the same threshold it had triggered before, and not armed again,
+    TIMING = "timing"  # or confirmation, debounce or warm-up held it back
     OUTCOME = "outcome"
     REASONS = "reasons"
 
@@ -58,10 +58,12 @@ class Sight:
     window_peak: float
     armed: bool
 
-    @property
-    def references(self) -> tuple[float | None, ...]:
-        """Return the reference in force and the three that there are."""
-        return self.reference, self.anchor, self.session_peak, self.window_peak
+    def measures_otherwise(self, other: Sight) -> bool:
+        """Say whether the reference in force, a peak, or an anchor that both have is another one."""
+        if self.anchor is not None and other.anchor is not None and self.anchor != other.anchor:
+            return True
+        own = (self.reference, self.session_peak, self.window_peak)
+        return own != (other.reference, other.session_peak, other.window_peak)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +79,11 @@ class Trigger:
         decision, other = self.decision, self.other
         if other is None:
             return Cause.GUARDS
-        if decision.last > other.threshold:
-            if other.reference_source != decision.reference_source:
-                return Cause.SOURCE
-            return Cause.REFERENCE if other.reference != decision.reference else Cause.THRESHOLD
-        return Cause.TIMING if other.armed else Cause.ARMING
+        if other.threshold == decision.threshold:
+            return Cause.TIMING if other.armed else Cause.ARMING
+        if other.reference_source != decision.reference_source:
+            return Cause.SOURCE
+        return Cause.REFERENCE if other.reference != decision.reference else Cause.THRESHOLD
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +191,7 @@ def references(ours: Iterable[Trigger], theirs: Iterable[Trigger]) -> list[dict[
         for trigger in triggers:
             decision, seen = trigger.decision, trigger.other
             own = sight_of_decision(decision)
-            if seen is None or seen.references != own.references:
+            if seen is None or own.measures_otherwise(seen):
                 facts = {"ts_ms": decision.ts_ms, "symbol": decision.symbol, "last": decision.last, "triggered": side}
                 row = rows.setdefault((decision.ts_ms, decision.symbol), facts)
                 if row["triggered"] != side:
