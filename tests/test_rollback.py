@@ -18,6 +18,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.past import records
 from tests.test_live import bot, call, status_of, wait_for
+from tests.test_restarts import exchange
 from tradingbot.config import FLAGS
 from tradingbot.errors import TradingBotError, UsageError
 from tradingbot.io.home import Home
@@ -124,6 +125,41 @@ def test_a_profile_is_rolled_back_and_undone_on_a_running_bot(
             assert status_of(tmp_path)["warm_start"]["kind"] == "warm"
         assert call(tmp_path, "stop").returncode == 0
     assert prove(tmp_path / "state").exit_code == 0
+
+
+def test_without_backoff_a_symbol_that_fails_is_asked_at_every_poll_until_the_undoing(tmp_path: Path) -> None:
+    """The plan counts the polls that backoff withheld; then none is, and no retry_state; after the undoing both are."""
+    script, log = tmp_path / "faults.toml", tmp_path / "stderr"
+    script.write_text(
+        "".join(
+            f'[[fault]]\non = "GET ticker/*"\ndoes = "crossed"\nfrom_s = {second}\nto_s = {second}.5\n'
+            for second in range(1, 300)
+        )
+    )
+    words = ("--set", "MARKET_DATA=poll", "--set", "POLL_S=0.1", "--set", "RETRY_BASE_S=3", "--set", "RETRY_MAX_S=5")
+
+    def withheld() -> int:
+        return sum(status_of(tmp_path)["data"]["withheld"].values())
+
+    more = ("--faults", str(script), "--set", "EMBEDDED_SYMBOLS=2")
+    with (
+        exchange(tmp_path / "exchange", *more) as url,
+        bot(tmp_path, *words, "--set", f"EMBEDDED_URL={url}") as process,
+    ):
+        wait_for(lambda: withheld() > 10, process)
+        assert "retry_state symbol=" in log.read_text()
+        report = run(tmp_path, "retry")
+        assert sum(report["plan"]["foresight"]["withheld"].values()) > 10
+        assert report["state"] == "done"
+        before, ticks = withheld(), status_of(tmp_path)["data"]["ticks"]
+        rejected = status_of(tmp_path)["data"]["rejected"]["crossed"]
+        wait_for(lambda: status_of(tmp_path)["data"]["ticks"] > ticks + 20, process)
+        wait_for(lambda: status_of(tmp_path)["data"]["rejected"]["crossed"] > rejected + 10, process)
+        assert withheld() == before
+        assert "retry_state" not in log.read_text().partition("FEATURE_RETRY_BACKOFF=False")[2]
+        run(tmp_path, "--undo")
+        wait_for(lambda: withheld() > before + 10, process)
+        assert "retry_state" in log.read_text().partition("FEATURE_RETRY_BACKOFF=True")[2]
 
 
 def test_without_restart_a_cold_start_waits_for_the_next_one(tmp_path: Path) -> None:
