@@ -14,11 +14,14 @@ import pytest
 from tests.test_live import bot, call, status_of, wait_for
 from tradingbot.commands import running
 from tradingbot.engine.events import AnchorReset
+from tradingbot.io.home import Home
+from tradingbot.io.overrides import read_settings
 from tradingbot.io.requests import BadRequest, RequestFolder, ResetAnchors, Restart, put_request
 from tradingbot.io.state_files import StateLock
 from tradingbot.ops.prove import prove
 from tradingbot.ops.restart import find_bot
 from tradingbot.services.operator import OperatorRequests
+from tradingbot.services.session import Session
 
 ASKED: Any = {"who": "me", "host": "here", "time_ms": 5, "why": "so"}
 YES = ("--why", "test", "--yes")
@@ -127,6 +130,15 @@ def test_a_request_for_the_next_session_waits_for_it(tmp_path: Path) -> None:
     assert taken == []
     OperatorRequests(tmp_path).look(["A"], taken.append, "2")
     assert taken == [AnchorReset("A")]
+
+
+def test_who_is_told_to_stop_does_not_restart(tmp_path: Path) -> None:
+    """A signal that comes while the session ends for a restart counts: the process ends."""
+    session = Session(read_settings(Home(tmp_path, "test"), environ={}))
+    session._restart()
+    assert session.is_to_restart
+    session._be_stopped()
+    assert not session.is_to_restart
 
 
 def test_a_process_that_cannot_be_replaced_says_so_and_ends_with_1(

@@ -224,6 +224,22 @@ sys.exit(cli.main(sys.argv[1:]))
         assert overrides(tmp_path) == {PERSIST: False, WARM: False}
 
 
+def test_a_bot_that_is_killed_meanwhile_is_told_of_and_the_next_one_ends_the_rollback(tmp_path: Path) -> None:
+    """SIGKILL of the bot between two steps: exit 1 and dead; once a bot runs again the same command ends with 0."""
+    with bot(tmp_path, *FAST) as process:
+        found = plan_rollback(settings(tmp_path), "anchor", "drill")
+        process.kill()
+        process.wait()
+        report = carry_out(tmp_path, found)
+        assert (report.exit_code, overrides(tmp_path)) == (1, {ANCHOR: False})
+        assert f"dead: process {process.pid} is gone" in report.text()
+    with bot(tmp_path, *FAST) as process:
+        report = roll_back(tmp_path, "anchor")
+        assert (report.exit_code, sources(tmp_path)) == (0, {"legacy_peak"})
+        assert report.plan.bot.pid != process.pid
+    assert len(past_rollbacks(tmp_path / "state")) == 1
+
+
 def test_a_bot_that_does_not_listen_fails_the_rollback_and_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

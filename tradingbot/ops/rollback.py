@@ -256,6 +256,8 @@ class _Run:
         if not self._plan.restart or not is_needed:
             begun = self._plan.bot.sid < bot.sid and self._plan.restart
             return {"new_sid": bot.sid, "says": "it has begun anew since"} if begun else {"says": "not needed"}
+        if not bot.sid:
+            raise RollbackError(f"the bot (process {bot.pid}) has said nothing yet")
         done = restart(self._state_dir, bot, self._plan.why, self._effective.settings.STOP_TIMEOUT_S)
         if done.trouble:
             raise RollbackError(done.trouble)

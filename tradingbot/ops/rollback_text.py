@@ -17,7 +17,8 @@ def plan_text(plan: Record, state: str, done: Sequence[str] = ()) -> str:
     """Return what a rollback would do; `done` are the steps of one that goes on."""
     lines = [_headline(plan, state), _bot(plan)]
     if done:
-        lines.append(f"it was begun {_utc(plan['time_ms'])} UTC, and goes on behind: {', '.join(done)}")
+        how = "with" if plan["restart"] else "without"
+        lines.append(f"begun {_utc(plan['time_ms'])} UTC {how} --restart, it goes on behind: {', '.join(done)}")
     for change in plan["changes"]:
         lines += _change(change, plan["kind"])
     lines += [_left(key, entry) for key, entry in plan["foreign"].items()]
