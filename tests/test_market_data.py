@@ -138,13 +138,16 @@ def test_a_symbol_that_fails_waits_alone() -> None:
     assert len(exchange.polled) > 10
     assert sum("B" in asked for asked in exchange.polled) < 4
     assert all("A" in asked for asked in exchange.polled)
+    assert data.withheld == {"B": len(exchange.polled) - sum("B" in asked for asked in exchange.polled)}
 
 
 def test_with_the_flag_off_every_symbol_is_asked_at_every_poll() -> None:
     """FEATURE_RETRY_BACKOFF off: the legacy way."""
     exchange = Scripted(lambda _: None, lambda turn: [Ticker("A", turn, 1.0)])
-    run_for(1.0, exchange, ["A", "B"], MARKET_DATA="poll", RETRY_BASE_S=30, RETRY_MAX_S=60, FEATURE_RETRY_BACKOFF=False)
+    slow = {"MARKET_DATA": "poll", "RETRY_BASE_S": 30, "RETRY_MAX_S": 60}
+    data = run_for(1.0, exchange, ["A", "B"], **slow, FEATURE_RETRY_BACKOFF=False)
     assert all(asked == ("A", "B") for asked in exchange.polled)
+    assert data.withheld == {}
 
 
 def test_a_rejection_backs_off_unless_it_is_harmless() -> None:

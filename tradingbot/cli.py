@@ -11,7 +11,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from tradingbot import __version__
-from tradingbot.commands import anchors, control, convert, past, recorded, running, settings, switches, upkeep
+from tradingbot.commands import (
+    anchors,
+    control,
+    convert,
+    past,
+    recorded,
+    rollback,
+    running,
+    settings,
+    switches,
+    upkeep,
+)
 from tradingbot.commands.shared import complain
 from tradingbot.errors import TradingBotError, UsageError
 
@@ -122,6 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_recorded(add)
     _add_settings(add)
     _add_switches(add)
+    _add_rollback(add)
     _add_past(add)
     _add_anchors(add)
     _add_control(add)
@@ -176,6 +188,24 @@ def _add_switches(add: Add) -> None:
     command = add("clear", switches.clear, text, 'tradingbot clear MAX_CONCURRENT_POSITIONS --why "market is back"')
     command.add_argument("keys", nargs="*", metavar="KEY", help="which")
     command.add_argument("--all", action="store_true", help="every override")
+    _add_asking(command)
+
+
+def _add_rollback(add: Add) -> None:
+    text = "roll features back by their flags: planned first, done step by step, checked; or undo that"
+    example = 'tradingbot rollback anchor --why "odd anchors"; tradingbot rollback --undo --why "was the feed"'
+    command = add("rollback", rollback.rollback, text, example)
+    command.add_argument("profile", nargs="?", metavar="PROFILE", help="all, persistence, warmstart, retry or anchor")
+    command.add_argument("--restart", action="store_true", help="restart a running bot where something needs it")
+    command.add_argument("--from-empty", action="store_true", help="with warmstart --restart: anchors begin anew too")
+    command.add_argument("--dry-run", action="store_true", help="show the plan alone")
+    command.add_argument("--no-compare", action="store_true", help="do not look at what the last hour would have been")
+    command.add_argument("--list", action="store_true", help="show the profiles, and past rollbacks")
+    text = "take a rollback back, by default the last one"
+    command.add_argument("--undo", nargs="?", const="", metavar="ID", help=text)
+    _add_asking(command)
+    text = "have the running bot stop cleanly and begin anew, in its own process"
+    command = add("restart", rollback.restart, text, 'tradingbot restart --why "settings that take a restart"')
     _add_asking(command)
 
 

@@ -31,13 +31,29 @@ def run(arguments: argparse.Namespace) -> int:
 
             loop = VirtualLoop()
             with logging_to(folder, effective.settings, stderr, loop.wall_s):
-                run_virtual(effective, arguments.duration, loop, show)
+                restarts = run_virtual(effective, arguments.duration, loop, show).is_to_restart
         else:
             from tradingbot.services.session import run_session
 
             with logging_to(folder, effective.settings, stderr):
-                run_session(effective, arguments.duration, show)
+                restarts = run_session(effective, arguments.duration, show)
+    if restarts:
+        with logging_to(folder, effective.settings, stderr):
+            return _begin_again()
     return 0
+
+
+def _begin_again() -> int:
+    """Put this program, with its own arguments and environment, in this process's place; return where that fails."""
+    import logging
+
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ)  # noqa: S606  (no shell is wanted)
+    except (OSError, ValueError, TypeError) as error:  # None where the interpreter cannot tell where it lies
+        logging.getLogger(__name__).error("restart failed, the bot has ended: %s", error)  # noqa: TRY400  (one line)
+    return 1
 
 
 def exchange(arguments: argparse.Namespace) -> int:

@@ -89,7 +89,7 @@ def _switch(arguments: argparse.Namespace, changes: dict[str, Any], effective: E
             answer(arguments, document | {"changed": []}, "")
         return 2
     changed = switch(plan, arguments.why)
-    adopted = was_adopted(plan, changed) if plan.running else None
+    adopted = was_adopted(plan.state_dir, changed) if plan.running else None
     document |= {"changed": [asdict(change) for change in changed], "adopted": adopted}
     answer(arguments, document, printable_lines(switched_text(plan.rows(), [c.key for c in changed], adopted)))
     return 1 if adopted is False else 0

@@ -86,8 +86,7 @@ def change_overrides(
     `changes` gives each key its value, CLEAR, or an Override that is to stand there just so. `check` is told all values
     that would be in force in this layer, and raises SettingsError where they cannot be. `only` holds back a key whose
     override is not the one that it names. A broken file is set aside as `.bad`, and the last good one counts. The audit
-    is on the disk before the file changes.
-    Raises SettingsError, and UsageError where it cannot be written.
+    is on the disk before the file changes. Raises SettingsError, and UsageError where it cannot be written.
     """
     checked = {key: _checked(key, value) for key, value in changes.items()}
     if "STATE_DIR" in checked and checked["STATE_DIR"] is not CLEAR:
@@ -95,7 +94,7 @@ def change_overrides(
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _locked(state_dir):
-            entries = _good_entries(state_dir)
+            entries, is_broken = _good_entries(state_dir)
             wanted = {key for key in checked if only is None or only.get(key) == entries.get(key)}
             made = Override(None, int(time.time() * 1000), user(), socket.gethostname(), why)
             after = dict(entries)
@@ -107,7 +106,7 @@ def change_overrides(
                     after[key] = replace(made, value=value)
             found = [Change(key, entries.get(key), after.get(key)) for key in checked if key in wanted]
             changed = [change for change in found if not _is_same(change)]
-            if changed:
+            if changed or is_broken:
                 check({key: entry.value for key, entry in after.items()})
                 _write(state_dir, after, changed, why)
             return changed
@@ -151,10 +150,10 @@ def _locked(state_dir: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _good_entries(state_dir: Path) -> dict[str, Override]:
-    """Return the overrides; where the file is broken it is set aside, and the last good one counts."""
+def _good_entries(state_dir: Path) -> tuple[dict[str, Override], bool]:
+    """Return the overrides and whether the file is broken: then it is set aside, and the last good one counts."""
     try:
-        return read_entries(state_dir)
+        return read_entries(state_dir), False
     except SettingsError:
         path = state_dir / OVERRIDES_NAME
         aside = next(
@@ -164,7 +163,7 @@ def _good_entries(state_dir: Path) -> dict[str, Override]:
         )
         append_audit(state_dir, "overrides set aside", "broken", file=aside.name)
         path.rename(aside)
-    return _last_entries(state_dir)
+    return _last_entries(state_dir), True
 
 
 def _last_entries(state_dir: Path) -> dict[str, Override]:

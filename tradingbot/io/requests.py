@@ -14,10 +14,12 @@ from typing import Literal, TypedDict
 import msgspec
 
 from tradingbot.io.audit import user
-from tradingbot.io.segments import make_folder
+from tradingbot.io.segments import make_folder, sync_folder
 from tradingbot.io.state_files import write_atomic
 
-__all__ = ["BadRequest", "Request", "RequestFolder", "Requested", "ResetAnchors", "put_request", "signature"]
+__all__ = [
+    "BadRequest", "Request", "RequestFolder", "Requested", "ResetAnchors", "Restart", "put_request", "signature",
+]  # fmt: skip
 
 FOLDER = "requests"
 MAX_BYTES = 1_000_000
@@ -37,9 +39,16 @@ class ResetAnchors(Request, frozen=True, kw_only=True, tag="anchor_reset"):
     """Ask for session, window and anchor of symbols to begin anew."""
 
     symbols: tuple[str, ...]
+    after: str = ""  # the session that is to leave it to a later one
 
 
-Requested = ResetAnchors  # the union of all kinds that there are
+class Restart(Request, frozen=True, kw_only=True, tag="restart"):
+    """Ask a session to end, and its process to begin the next one."""
+
+    sid: str
+
+
+Requested = ResetAnchors | Restart  # the union of all kinds that there are
 
 
 class Signature(TypedDict):
@@ -77,15 +86,16 @@ class RequestFolder:
     """Take the requests of a state directory, each once a session.
 
     For the bot alone, from one thread. A request goes when it has been handed on, so a kill in between leaves it for
-    the next start. What is none is renamed `.bad`.
+    the next start; a restart goes before it is handed on, for it must not be found by the session that it begins.
+    What is none is renamed `.bad`.
     """
 
     def __init__(self, state_dir: Path) -> None:
         self._folder = state_dir / FOLDER
         self._done: set[str] = set()  # whose file could not be removed
 
-    def take(self, handle: Callable[[Requested | BadRequest], None]) -> None:
-        """Hand on what has come, in the order of the names; without any it costs one listing."""
+    def take(self, handle: Callable[[Requested | BadRequest], None], sid: str = "") -> None:
+        """Hand on what has come for session `sid`, in the order of the names; without any it costs one listing."""
         try:
             with os.scandir(self._folder) as entries:
                 found = sorted(
@@ -98,19 +108,33 @@ class RequestFolder:
         for name, is_file in found:
             path = self._folder / name
             request = _read(path) if is_file else BadRequest(path, "no file")
+            if isinstance(request, ResetAnchors) and request.after and sid <= request.after:
+                continue
             self._done.add(name)
+            if isinstance(request, Restart):
+                request = _taken(path, request)
             handle(request)
             with contextlib.suppress(OSError):
                 if isinstance(request, BadRequest):
                     path.rename(path.with_suffix(".bad"))
-                else:
+                elif not isinstance(request, Restart):
                     path.unlink()
                 self._done.discard(name)
+
+
+def _taken(path: Path, request: Restart) -> Restart | BadRequest:
+    try:
+        path.unlink()
+        sync_folder(path.parent)
+    except OSError as error:
+        return BadRequest(path, f"it cannot be removed ({error.strerror}), and would restart the bot for ever")
+    return request
 
 
 def _read(path: Path) -> Requested | BadRequest:
     try:
         with path.open("rb") as file:
-            return msgspec.json.decode(file.read(MAX_BYTES), type=Requested)
+            request: Requested = msgspec.json.decode(file.read(MAX_BYTES), type=Requested)
+            return request
     except (OSError, ValueError, msgspec.MsgspecError, RecursionError) as error:
         return BadRequest(path, str(error))

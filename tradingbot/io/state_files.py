@@ -65,8 +65,12 @@ class StateLock:
             who = f"process {owner.get('pid', '?')} on {owner.get('host', '?')}"
             raise LockHeldError(f"{self._path.parent} is in use by {who}: stop it, or name another --state") from None
         owner = {"pid": os.getpid(), "host": socket.gethostname(), "started_ms": self._started_ms}
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, json.dumps(owner).encode(), 0)
+        try:
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, json.dumps(owner).encode(), 0)
+        except OSError:  # a full disk: whoever tries again must find it free
+            os.close(self._descriptor)
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

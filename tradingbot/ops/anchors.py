@@ -161,11 +161,14 @@ def plan_reset(history: History, settings: Settings, symbols: Iterable[str], eve
     return ResetPlan({symbol: rows.get(symbol) for symbol in wanted}, running)
 
 
-def request_reset(state_dir: Path, plan: ResetPlan, why: str) -> Path:
-    """Write the audit, then ask for what is planned; return the request, which goes when a bot has taken it."""
+def request_reset(state_dir: Path, plan: ResetPlan, why: str, after: str = "") -> Path:
+    """Write the audit, then ask for what is planned; return the request, which goes when a bot has taken it.
+
+    The session `after` leaves it to the one that follows.
+    """
     symbols = list(plan.anchors)
     append_audit(state_dir, "anchors reset", why, symbols=symbols)
-    return put_request(state_dir, ResetAnchors(**signature(why), symbols=tuple(symbols)))
+    return put_request(state_dir, ResetAnchors(**signature(why), symbols=tuple(symbols), after=after))
 
 
 def was_taken(request: Path, wait_s: float) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,12 +104,12 @@ def switch(plan: SwitchPlan, why: str) -> list[Change]:
     return change_overrides(plan.state_dir, plan.changes, why, check)
 
 
-def was_adopted(plan: SwitchPlan, changes: list[Change], patience_s: float = 2 * LIVE_S) -> bool | None:
+def was_adopted(state_dir: Path, changes: Iterable[Change], patience_s: float = 2 * LIVE_S) -> bool | None:
     """Wait until the running bot goes by what is live in a change; return whether it does, None where none runs."""
     end_s = time.monotonic() + patience_s
     live = [change for change in changes if not registry()[change.key].restart]
-    while lock_owner(plan.state_dir) is not None:
-        told = {row["key"]: row["value"] for row in _status(plan.state_dir).get("overrides", ())}
+    while lock_owner(state_dir) is not None:
+        told = {row["key"]: row["value"] for row in _status(state_dir).get("overrides", ())}
         if all(
             change.key not in told if change.new is None else told.get(change.key) == _plain(change.new.value)
             for change in live

@@ -70,6 +70,7 @@ class MarketData:
         self.accepted_s: dict[str, float] = {}
         self.rejected: Counter[str] = Counter()
         self.rejected_by_symbol: Counter[str] = Counter()
+        self.withheld: Counter[str] = Counter()  # by symbol: polls that it was left out of, for it had failed
         self.ticks = 0
         self._ticks_by_symbol: Counter[str] = Counter()
         self._counts: deque[tuple[float, Counter[str]]] = deque(maxlen=COUNTS)
@@ -223,6 +224,7 @@ class MarketData:
             self.retries.clear()
         waiting = {s for s, retry in self.retries.items() if retry.next_s > now}
         due = [symbol for symbol in wanted if symbol not in waiting]
+        self.withheld.update(waiting.intersection(wanted))
         if not due:
             return
         try:

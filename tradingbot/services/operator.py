@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from tradingbot.engine.events import AnchorReset
-from tradingbot.io.requests import BadRequest, Requested, RequestFolder
+from tradingbot.io.requests import BadRequest, Requested, RequestFolder, Restart
 from tradingbot.io.streams import Control
 
 __all__ = ["OperatorRequests"]
@@ -16,18 +16,24 @@ log = logging.getLogger(__name__)
 
 
 class OperatorRequests:
-    """Look for requests at each turn of a session."""
+    """Look for requests at each turn of a session; `restart` is called when the session is asked to begin anew."""
 
-    def __init__(self, state_dir: Path) -> None:
+    def __init__(self, state_dir: Path, restart: Callable[[], None] = lambda: None) -> None:
         self._folder = RequestFolder(state_dir)
+        self._restart = restart
 
-    def look(self, symbols: Collection[str], take: Callable[[Control], None]) -> None:
-        """Do what is asked; `take` is handed the inputs, for `symbols` alone."""
+    def look(self, symbols: Collection[str], take: Callable[[Control], None], sid: str = "") -> None:
+        """Do what is asked of session `sid`; `take` is handed the inputs, for `symbols` alone."""
 
         def handle(request: Requested | BadRequest) -> None:
             if isinstance(request, BadRequest):
                 log.error("request %s is refused, and set aside as .bad: %s", request.path.name, request.why)
                 return
+            if isinstance(request, Restart):
+                if request.sid == sid:
+                    log.warning("restart who=%s@%s why=%s", request.who, request.host, request.why)
+                    self._restart()
+                return  # one for an earlier session has come too late: that has ended
             known = [symbol for symbol in dict.fromkeys(request.symbols) if symbol in symbols]
             unknown = [symbol for symbol in request.symbols if symbol not in symbols]
             for symbol in known:
@@ -37,4 +43,4 @@ class OperatorRequests:
                 request.why, f" unknown={','.join(unknown)}" if unknown else "",
             )  # fmt: skip
 
-        self._folder.take(handle)
+        self._folder.take(handle, sid)

@@ -94,13 +94,15 @@ class Session:
         self.listings: Listings | None = None
         self.recovered: Recovered | None = None
         self.recording = Recording(self._state_dir, lambda: self.settings, self._post, self._take, monotonic, threaded)
-        self._requests = OperatorRequests(self._state_dir)
+        self._requests = OperatorRequests(self._state_dir, self._restart)
         self._start = Start(self.settings.RETRY_BASE_S)
         self.clock = Clock()
         self.began_s = 0.0
         self._before = LastStatus()
         self._steps = StepWatch(wall_ms, monotonic)
         self._stop = asyncio.Event()
+        self._is_told_to_stop = False
+        self._restarts = False
         self._status_trouble_s = float("-inf")
 
     @property
@@ -129,7 +131,7 @@ class Session:
             loop = self._loop_of_run = asyncio.get_running_loop()
             loop.set_exception_handler(_log_callback)
             for number in (signal.SIGINT, signal.SIGTERM):
-                loop.add_signal_handler(number, self._stop.set)
+                loop.add_signal_handler(number, self._be_stopped)
             try:
                 async with contextlib.AsyncExitStack() as stack:
                     await self._loop(duration_s, stack)
@@ -143,6 +145,19 @@ class Session:
     def held_back_until_s(self) -> float:
         """Return until when the exchange wants to be left alone, on the loop's clock."""
         return self._start.held_back_until_s if self.market_data is None else self.market_data.held_back_until_s
+
+    @property
+    def is_to_restart(self) -> bool:
+        """Return whether the process is to run the next session: asked to, and not told to stop since."""
+        return self._restarts and not self._is_told_to_stop
+
+    def _restart(self) -> None:
+        self._restarts = True
+        self._stop.set()
+
+    def _be_stopped(self) -> None:
+        self._is_told_to_stop = True
+        self._stop.set()
 
     def _refuse_live_orders(self, settings: Settings) -> None:
         if settings.GLOBAL_TRADING and self.settings.TRADING_MODE == "live":
@@ -306,7 +321,7 @@ class Session:
         if self._live.look():
             self._take(SettingsChanged(self.settings))
         self.recording.look()
-        self._requests.look(self.market_data.symbols, self._take)
+        self._requests.look(self.market_data.symbols, self._take, self.sid)
         why = _kill_reason(self._state_dir / "KILL")
         if why != self.engine.conditions.get("killed"):
             self._take(Condition(ConditionName.KILLED, why))
@@ -358,10 +373,12 @@ def _log_callback(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None
 
 def run_session(
     effective: Effective, duration_s: float | None, show: Callable[[dict[str, Any]], None] | None = None
-) -> None:
-    """Run a bot until `duration_s` is over or it is stopped."""
+) -> bool:
+    """Run a bot until `duration_s` is over or it is stopped; return whether the process is to run the next one."""
 
-    async def main() -> None:
-        await Session(effective, show).run(duration_s)
+    async def main() -> bool:
+        session = Session(effective, show)
+        await session.run(duration_s)
+        return session.is_to_restart
 
-    asyncio.run(main())
+    return asyncio.run(main())

@@ -83,6 +83,7 @@ def make_status(session: Session, effective: Effective, now_ms: int) -> dict[str
             "oldest_s": max(ages, default=None),
             "ticks": 0 if data is None else data.ticks,
             "rejected": {} if data is None else dict(sorted(data.rejected.items())),
+            "withheld": {} if data is None else dict(sorted(data.withheld.items())),
             "held_back_until_ms": now_ms + int(held_s * 1000 * session.clock.speed) if held_s > 0 else None,
         },
         "streams": _streams(session, loop_s),

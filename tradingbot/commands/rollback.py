@@ -1,0 +1,103 @@
+"""Restart and rollback: planned first, then done step by step, and seen to have worked."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from tradingbot.commands.shared import answer, complain
+from tradingbot.commands.switches import effective_of
+from tradingbot.commands.upkeep import ask
+from tradingbot.errors import UsageError
+
+if TYPE_CHECKING:
+    from tradingbot.io.overrides import Effective
+    from tradingbot.ops.rollback_plan import Plan
+    from tradingbot.ops.rollback_store import Stored
+
+__all__ = ["restart", "rollback"]
+
+NO = 2
+
+
+def restart(arguments: argparse.Namespace) -> int:
+    """Have the running bot begin anew in its own process."""
+    from tradingbot.ops.restart import restart as begin_anew
+    from tradingbot.ops.restart import running_bot
+    from tradingbot.ui.plain import printable
+    from tradingbot.ui.rollback_text import restart_plan_text, restarted_text
+
+    effective = effective_of(arguments)
+    bot = running_bot(effective.state_dir)
+    document = {"state": str(effective.state_dir), "plan": bot.to_record()}
+    if not ask(arguments, printable(restart_plan_text(bot.to_record(), str(effective.state_dir)))):
+        if arguments.json:
+            answer(arguments, document | {"restarted": None}, "")
+        return NO
+    done = begin_anew(effective.state_dir, bot, arguments.why, effective.settings.STOP_TIMEOUT_S)
+    answer(
+        arguments, document | {"restarted": done.to_record()}, "" if done.trouble else restarted_text(done.to_record())
+    )
+    if done.trouble:
+        complain(done.trouble)
+        return 1
+    return 0
+
+
+def rollback(arguments: argparse.Namespace) -> int:
+    """Roll features back by their flags, undo that, or show which rollbacks there are."""
+    if [arguments.profile is not None, arguments.list, arguments.undo is not None].count(True) != 1:
+        raise UsageError("rollback takes a profile, or --undo, or --list")
+    effective = effective_of(arguments)
+    if arguments.list:
+        return _list(arguments, effective)
+    found = _planned(arguments, effective)
+    return _carry_out(arguments, effective, found)
+
+
+def _list(arguments: argparse.Namespace, effective: Effective) -> int:
+    from tradingbot.ops.rollback_plan import PROFILES
+    from tradingbot.ops.rollback_store import past_rollbacks
+    from tradingbot.ops.rollback_text import list_text
+
+    rows = [stored.to_record() for stored in past_rollbacks(effective.state_dir)]
+    profiles = {profile.name: {"flags": profile.flags, "off": profile.means} for profile in PROFILES.values()}
+    answer(arguments, {"profiles": profiles, "rollbacks": rows}, list_text(rows))
+    return 0
+
+
+def _planned(arguments: argparse.Namespace, effective: Effective) -> Stored | Plan:
+    from tradingbot.ops.rollback import plan_rollback, plan_undo
+
+    why = arguments.why or ""
+    if arguments.undo is None:
+        compares = not arguments.no_compare
+        return plan_rollback(effective, arguments.profile, why, arguments.restart, arguments.from_empty, compares)
+    if arguments.from_empty:
+        raise UsageError("--from-empty goes with rollback warmstart --restart")
+    return plan_undo(effective, arguments.undo, why, arguments.restart)
+
+
+def _carry_out(arguments: argparse.Namespace, effective: Effective, found: Stored | Plan) -> int:
+    from tradingbot.ops.rollback import execute
+    from tradingbot.ops.rollback_plan import Plan
+    from tradingbot.ops.rollback_text import nothing_text, plan_text
+
+    state = str(effective.state_dir)
+    plan, done = (found, []) if isinstance(found, Plan) else (found.plan, list(found.done))
+    record = plan.to_record()
+    document: dict[str, Any] = {"state": state, "plan": record, "going_on": not isinstance(found, Plan), "done": done}
+    if isinstance(found, Plan) and not plan.is_needed:
+        answer(arguments, document | {"report": None}, nothing_text(record, state))
+        return 0
+    text = plan_text(record, state, done)
+    if arguments.dry_run:
+        answer(arguments, document | {"report": None}, text)
+        return 0
+    if not ask(arguments, text):
+        if arguments.json:
+            answer(arguments, document | {"report": None}, "")
+        return NO
+    report = execute(effective, plan)
+    answer(arguments, document | {"report": report.to_record()}, report.text())
+    return report.exit_code
