@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -173,8 +175,12 @@ ENTRIES = st.dictionaries(
 )
 
 
-@given(ENTRIES, st.integers(0, 400), st.sampled_from(["whole", "cut", "garbled", "bytes"]), st.binary(max_size=60))
-@settings(max_examples=250)
+FILES = int(os.environ.get("TRADINGBOT_TEST_FILES", "250"))  # ten thousand now and then
+HOW = st.sampled_from(["whole", "cut", "garbled", "bytes"])
+
+
+@given(ENTRIES, st.integers(0, 400), HOW, st.binary(max_size=60))
+@settings(max_examples=FILES)
 def test_a_running_bot_keeps_its_last_good_settings_whatever_the_file_holds(
     tmp_path_factory: pytest.TempPathFactory, entries: dict[str, Any], place: int, how: str, noise: bytes
 ) -> None:
@@ -204,6 +210,31 @@ def test_a_running_bot_keeps_its_last_good_settings_whatever_the_file_holds(
                 assert getattr(now, name) == (tuple(told) if isinstance(told, list) else told)
     change_overrides(state, {POLL: 5}, "whatever it held", fine)
     assert read_entries(state)[POLL].value == 5.0
+
+
+@given(st.dictionaries(st.sampled_from([*registry(), "NO_SUCH"]), JSON, max_size=4), st.integers(0, 400), HOW,
+       st.binary(max_size=60))  # fmt: skip
+@settings(max_examples=FILES)
+def test_a_settings_file_of_any_kind_is_adopted_whole_or_refused_whole(
+    tmp_path_factory: pytest.TempPathFactory, entries: dict[str, Any], place: int, how: str, noise: bytes
+) -> None:
+    """tradingbot.toml half written, garbled, of wrong types and names: one line, never an exception."""
+    home = tmp_path_factory.mktemp("home")
+    live = LiveSettings(effective(home), fine)
+    live.look()
+    before = live.settings
+    lines = (f"{name} = {json.dumps(value)}" for name, value in entries.items() if value is not None)
+    text = "\n".join(lines).encode() if how != "bytes" else noise
+    text = text[:place] if how == "cut" else text.replace(b"=", noise, 1) if how == "garbled" else text
+    path = home / "tradingbot.toml"
+    path.with_suffix(".tmp").write_bytes(text)
+    path.with_suffix(".tmp").replace(path)
+    if not live.look():
+        assert live.settings == before
+    with suppress(UsageError):
+        now = effective(home).settings
+        live_names = [name for name, setting in registry().items() if not setting.restart]
+        assert all(getattr(live.settings, name) == getattr(now, name) for name in live_names)
 
 
 def test_a_hundred_thousand_flips_and_no_tick_sees_two_settings() -> None:

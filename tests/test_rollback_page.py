@@ -1,0 +1,50 @@
+"""docs/ROLLBACK.md: every command on it is run, in its order, beside a running bot."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.test_live import bot, command, status_of, wait_for
+from tradingbot.config import FLAGS
+
+PAGE = (ROOT / "docs" / "ROLLBACK.md").read_text()
+COMMANDS = re.findall(r"^    tradingbot (.+)$", PAGE, re.MULTILINE)
+LIVELY = ("--set", "EMBEDDED_SPEED=30", "--set", "EMBEDDED_SYMBOLS=3", "--set", "DROP_TRIGGER_VALUE=0.998")
+
+
+def test_every_command_of_the_page_does_what_it_says(tmp_path: Path) -> None:
+    """A person who follows it top to bottom ends where the page says: all off, restarted, proved."""
+    assert len(COMMANDS) > 15
+    with bot(tmp_path, *LIVELY) as process:
+        wait_for(lambda: status_of(tmp_path)["decisions"], process)
+        for words in COMMANDS:
+            done = subprocess.run(
+                command(tmp_path, *shlex.split(words)), stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                timeout=120, check=False, cwd=tmp_path,
+            )  # fmt: skip
+            assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
+            assert "Traceback" not in done.stderr
+            if "rollback all --restart" in words:
+                wait_for(lambda: not any(status_of(tmp_path)["flags"].values()), process)
+        time.sleep(1)
+        assert not any(status_of(tmp_path)["flags"].values())
+        assert all(row["reference_source"] == "legacy_peak" for row in status_of(tmp_path)["symbols"])
+    assert (tmp_path / "build" / "tables" / "journal.parquet").exists()
+    assert (tmp_path / "trial" / "checkpoint.json").exists()
+
+
+@pytest.mark.parametrize("name", list(FLAGS))
+def test_the_page_and_the_changelog_name_every_flag(name: str) -> None:
+    """With its modules and tests, and the line that takes its feature back."""
+    changes = " ".join((ROOT / "CHANGELOG.md").read_text().split())
+    assert f"Rollback: set {name} = false" in changes
+    row = next(line for line in PAGE.splitlines() if line.startswith(f"| {name} |"))
+    assert all(module in row for module in FLAGS[name].modules), row
+    assert all(test in row for test in FLAGS[name].tests), row
