@@ -390,6 +390,26 @@ def test_what_somebody_else_changes_between_plan_and_deed_is_what_the_undoing_br
     assert read_entries(tmp_path / "state") == between
 
 
+def test_what_somebody_else_changes_at_the_very_moment_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the last look and the change itself: what was put there then is what the undoing brings back."""
+    betweens: list[dict[str, Override]] = []
+
+    def change(*arguments: Any) -> Any:
+        if not betweens:
+            by_hand(tmp_path, FEATURE_ANCHOR_ENABLED=True)
+            betweens.append(read_entries(tmp_path / "state"))
+        return change_overrides(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rollback, "change_overrides", change)
+        assert roll_back(tmp_path, "anchor").exit_code == 0
+    assert overrides(tmp_path) == {ANCHOR: False}
+    undo(tmp_path)
+    assert read_entries(tmp_path / "state") == betweens[0]
+
+
 @pytest.mark.parametrize("step", STEPS)
 def test_interrupted_behind_any_step_the_same_command_ends_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
@@ -407,7 +427,7 @@ def test_interrupted_behind_any_step_the_same_command_ends_it(
         return stop
 
     by_hand(tmp_path, FEATURE_ANCHOR_ENABLED=True)
-    first = read_entries(tmp_path / "state")
+    first, text = read_entries(tmp_path / "state"), (tmp_path / "state" / "overrides.json").read_bytes()
     for before in (True, False):
         monkeypatch.setattr(Stored, "record", interrupted(before))
         with pytest.raises(KeyboardInterrupt):
@@ -417,7 +437,9 @@ def test_interrupted_behind_any_step_the_same_command_ends_it(
         report = roll_back(tmp_path)
         assert (report.exit_code, tuple(report.steps)) == (0, STEPS)
     assert overrides(tmp_path) == dict.fromkeys(FLAGS, False)
-    assert [each.state for each in past_rollbacks(tmp_path / "state")] == ["done"]
+    (stored,) = past_rollbacks(tmp_path / "state")
+    assert stored.state == "done"
+    assert (stored.folder / "backup" / "overrides.json").read_bytes() == text
     undo(tmp_path)
     assert read_entries(tmp_path / "state") == first
 
