@@ -1,6 +1,7 @@
 # make run     set up, run the bot on the embedded exchange, thirty times as fast as life (DURATION=60: for a minute)
-# make crash   set up, replay a synthetic crash with paper orders
+# make replay  set up, replay a synthetic crash with paper orders
 # make test    set up, check and test everything
+# make crash   set up, kill it, cut its power, fill its disk: the crash test in full (about an hour; Ctrl-C and again goes on)
 # make check   ruff, strict typing, layers
 # make bench   figures, as ratios measured in one run
 # make system  install the Debian packages that tests need (as root; elsewhere: say which)
@@ -9,14 +10,15 @@
 # make clean   remove what make has made
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PY := .venv/bin/python
-SYSTEM_PACKAGES := strace
+SYSTEM_PACKAGES := strace xfsprogs
 PYTEST_ARGS ?= -n 2
 SPEED ?= 30
 DURATION ?=
 RUN_ARGS ?=
+CRASH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run crash test check bench system lock docs clean
+.PHONY: help run replay test crash check bench system lock docs clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -42,13 +44,17 @@ run: .venv/run.stamp
 	@$(PY) -m tradingbot --home build/run --dashboard $(if $(DURATION),--duration $(DURATION)) \
 	  --set EMBEDDED_SPEED=$(SPEED) $(RUN_ARGS)
 
-crash: .venv/run.stamp
-	@mkdir -p build/crash
-	@$(PY) -m tradingbot.simulated.market --seed 7 --hours 4 --out build/crash/crash.csv
-	@$(PY) -m tradingbot replay build/crash/crash.csv --set GLOBAL_TRADING=true --out build/crash/replay
+replay: .venv/run.stamp
+	@mkdir -p build/replay
+	@$(PY) -m tradingbot.simulated.market --seed 7 --hours 4 --out build/replay/crash.csv
+	@$(PY) -m tradingbot replay build/replay/crash.csv --set GLOBAL_TRADING=true --out build/replay/result
 
 test: check system
 	@$(PY) -m pytest $(PYTEST_ARGS)
+
+crash: .venv/dev.stamp system
+	@$(PY) -m tests.crash --out build/crash $(CRASH_ARGS)
+	@TRADINGBOT_TEST_KILLS=20 $(PY) -m pytest tests/test_restarts.py -k killed_again
 
 check: .venv/dev.stamp
 	@.venv/bin/ruff check --quiet .

@@ -14,7 +14,7 @@ from unittest import mock
 from tradingbot.config import make_settings
 from tradingbot.engine.engine import Engine
 from tradingbot.engine.events import Output
-from tradingbot.io.checkpoints import checkpoint_lines
+from tradingbot.io.checkpoints import checkpoint_texts
 from tradingbot.io.jsonl import RotatingJSONLWriter
 from tradingbot.io.stream_writer import StreamWriter
 from tradingbot.market.ticker import Ticker
@@ -47,8 +47,8 @@ class _Run:
         self.now_ms = T
         self.engine = Engine(make_settings({}))
         self.writer = StreamWriter(state, "s", 50_000_000, 0.2, 1.0, lambda _: None, threaded=threaded)
-        self.recorder = Recorder(self.writer, "s", self.engine, lambda: 500, lambda: self.now_ms)
-        self.recorder.begin({}, {}, "benchmark")
+        self.recorder = Recorder(self.writer, "s", self.engine, 500, lambda: self.now_ms)
+        self.recorder.begin({}, {}, "benchmark", {})
 
     def take(self, ticker: Ticker) -> None:
         self.now_ms = ticker.ts_ms
@@ -116,7 +116,7 @@ def recording(count: int = 200_000) -> Iterator[str]:
         )
         engine = Engine(make_settings({}))
         _through(engine.process, ticks)
-        each = [_cpu_s(lambda engine=engine: checkpoint_lines("s", T, "checkpoint", engine)) for _ in range(9)]
+        each = [_cpu_s(lambda engine=engine: checkpoint_texts("s", T, "checkpoint", engine)) for _ in range(9)]
         yield f"checkpoint, {symbols:3} symbols        {statistics.median(each) * 1e3:10.1f} ms"
 
 

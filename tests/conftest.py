@@ -17,6 +17,31 @@ settings.register_profile("tests", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("tests")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add --without: the tests of a feature that is rolled back are left out, and counted."""
+    text = "leave out the tests of this feature flag (repeatable); all that is left must pass without it"
+    parser.addoption("--without", action="append", default=[], metavar="FLAG", help=text)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the marker, and refuse a flag that there is not."""
+    from tradingbot.config import FLAGS
+
+    config.addinivalue_line("markers", "feature(name): a test of what a feature flag switches off")
+    unknown = set(config.getoption("--without")) - set(FLAGS)
+    if unknown:
+        raise pytest.UsageError(f"--without {unknown.pop()}: the flags are {', '.join(FLAGS)}")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests of the features that are named."""
+    without = set(config.getoption("--without"))
+    left_out = [item for item in items if without & {name for m in item.iter_markers("feature") for name in m.args}]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """Let a skip fail in CI, but for real market data, which the repository cannot hold."""

@@ -31,7 +31,7 @@ class Past:
         self.engine = Engine(chosen)
         self.engine.load_anchors(saved or {}, T)
         self.writer = StreamWriter(state, sid, 50_000_000, 0.05, 0.05, lambda _: None, threaded=False)
-        self.recorder = Recorder(self.writer, sid, self.engine, lambda: 500, lambda: max(self.engine.now_ms, T))
+        self.recorder = Recorder(self.writer, sid, self.engine, 500, lambda: max(self.engine.now_ms, T))
         self.recorder.begin(to_builtins(chosen), dict.fromkeys(settings, "--set"), "embedded", {})
 
     def feed(self, *ticks: tuple[Any, ...], symbol: str = S) -> list[Output]:

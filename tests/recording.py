@@ -34,10 +34,9 @@ class Recorded:
         max_bytes: int = 50_000_000,
     ) -> None:
         self.state, self.sid, self.now_ms = state, sid, now_ms
-        self.persists: int | None = 500
         self.engine = Engine(make_settings(LIVELY))
         self.writer = StreamWriter(state, sid, max_bytes, 0.05, 0.05, lambda _: None, threaded=False)
-        self.recorder = Recorder(self.writer, sid, self.engine, lambda: self.persists, lambda: self.now_ms)
+        self.recorder = Recorder(self.writer, sid, self.engine, 500, lambda: self.now_ms)
         self.recorder.begin({}, {}, "embedded", {})
         self.symbols, self.count = symbols, 0
 

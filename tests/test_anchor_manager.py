@@ -15,6 +15,8 @@ from tradingbot.engine.events import AnchorMoved, AnchorReset, SettingsChanged
 from tradingbot.market.anchor_manager import AnchorCause, AnchorManager, SavedAnchor, next_anchor
 from tradingbot.market.ticker import Ticker
 
+pytestmark = pytest.mark.feature("FEATURE_ANCHOR_ENABLED")
+
 
 def anchor_of(bot: Engine) -> tuple[float, int, str]:
     anchor = bot.states[S].anchor

@@ -9,8 +9,8 @@ import pytest
 
 from tradingbot.config import make_settings
 from tradingbot.engine.engine import Engine
-from tradingbot.io.checkpoints import checkpoint_lines, join
-from tradingbot.io.lines import MAX_LINE, decode
+from tradingbot.io.checkpoints import checkpoint_texts, join
+from tradingbot.io.lines import MAX_LINE
 from tradingbot.market.ticker import Ticker
 
 T = 1_700_000_000_000
@@ -36,8 +36,8 @@ def test_a_small_engine_is_one_record() -> None:
     """It says that it is, and holds what the engine's own checkpoint does."""
     engine = run(["BTC/USDT", "ETH/USDT"], 200, GLOBAL_TRADING=True, DROP_TRIGGER_VALUE=0.999, MAX_SPREAD_BPS=5000)
     assert engine.portfolio.account.cash < 1000, "something has been bought"
-    (line,) = checkpoint_lines("s", T, "checkpoint", engine, seq=engine.seq)
-    record = decode(line)
+    (text,) = checkpoint_texts("s", T, "checkpoint", engine, seq=engine.seq)
+    record = orjson.loads(text)
     assert (record["type"], record["seq"], record["parts"]) == ("checkpoint", 400, 1)
     assert record["checkpoint"] == plain(engine)
     assert join(record, []) == plain(engine)
@@ -62,11 +62,11 @@ def falling(symbol: str, points: int) -> Engine:
 def test_a_large_engine_comes_in_parts_and_is_whole_again(engine: object) -> None:
     """Every line is one that a reader takes; an engine restored from them is the engine that was."""
     made: Engine = engine()  # type: ignore[operator]
-    lines = checkpoint_lines("s", T, "session_end", made, seq=made.seq)
-    assert len(lines) > 1
-    assert max(map(len, lines)) < MAX_LINE / 2
-    head, *parts = map(decode, lines)
-    assert head["parts"] == len(lines)
+    texts = checkpoint_texts("s", T, "session_end", made, seq=made.seq)
+    assert len(texts) > 1
+    assert max(map(len, texts)) < MAX_LINE / 2
+    head, *parts = map(orjson.loads, texts)
+    assert head["parts"] == len(texts)
     whole = join(head, parts)
     assert whole == plain(made)
     again = Engine(make_settings({}))
@@ -77,7 +77,7 @@ def test_a_large_engine_comes_in_parts_and_is_whole_again(engine: object) -> Non
 def test_an_incomplete_checkpoint_is_none() -> None:
     """Killed between the parts, out of order, or followed by a part of another one."""
     engine = run([f"S{number}/USDT" for number in range(900)], 20)
-    head, *parts = map(decode, checkpoint_lines("s", T, "checkpoint", engine, seq=engine.seq))
+    head, *parts = map(orjson.loads, checkpoint_texts("s", T, "checkpoint", engine, seq=engine.seq))
     assert len(parts) > 1
     assert join(head, parts) is not None
     assert join(head, parts[:-1]) is None

@@ -27,7 +27,14 @@ def test_the_settings_page_is_made_from_the_settings() -> None:
 def test_settings_and_files_that_a_page_names_exist(page: Path) -> None:
     """A name in capitals with an underscore is a setting; a relative link leads somewhere."""
     text = page.read_text()
-    known = {*registry(), "TRADINGBOT_HOME", "FILE_OR_DIRECTORY", "RETRY_MAX_S", "SNAPSHOT_SCHEMA"}
+    known = {
+        *registry(),
+        "TRADINGBOT_HOME",
+        "FILE_OR_DIRECTORY",
+        "RETRY_MAX_S",
+        "SNAPSHOT_SCHEMA",
+        "TRADINGBOT_TEST_KILLS",
+    }
     text = re.sub(r"[A-Z]+_[A-Z]+_\d{8}_\d{4}", "", text)  # a segment's name
     named = set(re.findall(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b", text))
     assert named <= known, named - known
@@ -80,8 +87,8 @@ def shapes(screen: str) -> list[str]:
 
 def test_the_readme_shows_what_the_make_targets_print(tmp_path: Path) -> None:
     """Real output, not a drawing of it: of a replay to the letter, of the live bot its form."""
-    screen, crash = re.findall(r"```text\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert recipe("crash", str(tmp_path)) == crash
+    screen, replayed = re.findall(r"```text\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert recipe("replay", str(tmp_path)) == replayed
     assert shapes(recipe("run", str(tmp_path), DURATION="5")) == shapes(screen)
 
 

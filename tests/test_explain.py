@@ -18,6 +18,7 @@ from tests.test_live import call
 from tradingbot.cli import main
 from tradingbot.config import make_settings
 from tradingbot.engine.events import AnchorReset, Condition, ConditionName, SettingsChanged
+from tradingbot.io.lines import decode
 from tradingbot.io.saved import checkpoint_line, save_checkpoint
 from tradingbot.io.sealing import seal
 from tradingbot.io.segments import list_segments, series_of
@@ -229,7 +230,8 @@ def test_an_anchor_is_traced_to_its_tick_and_cause(tmp_path: Path, make: Any, ca
     assert f"{cause}: " in text
     assert f"bid {tick['bid']:.10g}, ask {tick['ask']:.10g}" in text
     lines = (tmp_path / tick["file"]).read_text().splitlines()
-    assert f'"ts_ms":{tick["ts_ms"]},"seq":{tick["seq"]},' in lines[tick["line"] - 1]
+    found = decode(lines[tick["line"] - 1].encode())
+    assert (found["ts_ms"], found["seq"]) == (tick["ts_ms"], tick["seq"])
     assert f"\n {tick['file']}:{tick['line']}\n" in text
 
 

@@ -38,6 +38,7 @@ BAD = {
     b'{"a":' * 1_100 + b"1" + b"}" * 1_100: Damage.NOT_JSON,
     b'{"ts_ms":' + b"9" * 5_000 + b"}": Damage.NOT_JSON,
     b'{"a":1,"a":2}': Damage.NO_CRC,
+    b'{"crc":"00000000"}': Damage.NO_CRC,  # the CRC-32 of nothing
     GOOD[:-1].replace(b'"seq":1', b'"seq":1,"seq":2'): Damage.WRONG_CRC,
     GOOD[:-1].replace(b"1.5", b"1.6"): Damage.WRONG_CRC,
     GOOD[:-1].replace(b'"crc":"', b'"crc":"0')[:-3] + b'"}': Damage.WRONG_CRC,

@@ -30,6 +30,9 @@ T0 = 1_795_305_600_000  # 2026-11-22 00:00 UTC
 Record = dict[str, Any]
 
 
+pytestmark = pytest.mark.feature("FEATURE_PERSIST_STREAMS")
+
+
 def tick(seq: int, ts_ms: int = T0) -> Record:
     return {"v": 1, "sid": "s", "ts_ms": ts_ms, "seq": seq, "last": 1.5}
 

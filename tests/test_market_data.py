@@ -8,11 +8,15 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
+import pytest
+
 from tradingbot.config import make_settings
 from tradingbot.exchange.errors import HeldBackError, UnreachableError
 from tradingbot.exchange.protocol import Abilities, MarketFacts
 from tradingbot.market.ticker import Ticker
 from tradingbot.services.market_data import MAX_CONNECTS_A_MINUTE, MarketData
+
+pytestmark = pytest.mark.feature("FEATURE_RETRY_BACKOFF")
 
 FAST = {"WATCHDOG_S": 0.3, "POLL_S": 0.05, "RETRY_BASE_S": 0.05, "RETRY_MAX_S": 0.1}
 

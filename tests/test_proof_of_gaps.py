@@ -126,11 +126,11 @@ def test_a_stretch_without_recording_says_why(tmp_path: Path, flag: bool, why: s
     minutes(run, 2)
     if not flag:
         run.adopt(make_settings(LIVELY | {"FEATURE_PERSIST_STREAMS": False}))
-    run.persists = None
+    run.recorder.snapshots_ms = None
     minutes(run, 20)
     if not flag:
         run.adopt(make_settings(LIVELY))
-    run.persists = 500
+    run.recorder.snapshots_ms = 500
     minutes(run, 20)
     run.end()
     proof = prove(tmp_path)
@@ -144,7 +144,7 @@ def test_a_stretch_without_recording_says_why(tmp_path: Path, flag: bool, why: s
 def test_nothing_but_stretches_without_recording_cannot_be_proved(tmp_path: Path) -> None:
     """Exit 2: nothing was compared."""
     run = Recorded(tmp_path)
-    run.persists = None
+    run.recorder.snapshots_ms = None
     minutes(run, 2)
     run.end()
     proof = prove(tmp_path)
@@ -405,7 +405,7 @@ def test_whatever_a_disk_loses_is_explained_and_nothing_else_is(
     for _ in range(40):
         switch["on"] = rng.random() < 0.2
         if rng.random() < 0.1:
-            run.persists = 500 if run.persists is None else None
+            run.recorder.snapshots_ms = 500 if run.recorder.snapshots_ms is None else None
         if rng.random() < 0.1:
             event = Condition(ConditionName.KILLED, "test" if rng.random() < 0.5 else None)
             run.recorder.control(event, run.engine.process(event))

@@ -15,8 +15,9 @@ import pytest
 from tests.conftest import ROOT
 from tests.test_live import bot, call, status_of, wait_for
 from tradingbot.io.jsonl import decode, encode, read_jsonl
+from tradingbot.io.lines import close_line
 from tradingbot.io.segments import list_segments
-from tradingbot.io.streams import input_of, lead_of, rejection_record, tick_line, tick_record
+from tradingbot.io.streams import input_of, lead_of, rejection_record, tick_json, tick_record
 from tradingbot.market.ticker import Ticker
 from tradingbot.ops.prove import prove
 
@@ -193,7 +194,7 @@ def test_a_ticker_comes_back_out_of_its_record(last: Any, bid: Any) -> None:
     if outputs and isinstance(outputs[0], Rejected):
         line = encode(rejection_record("s", 1, ticker, outputs[0]))
     else:
-        line = tick_line(lead_of("s"), "s", 1, ticker)
+        line = close_line(tick_json(lead_of("s"), "s", 1, ticker))
         assert decode(line) == decode(encode(tick_record("s", 1, ticker)))
     again = input_of(decode(line))
     assert repr(again) == repr(ticker)

@@ -9,10 +9,15 @@ import pytest
 
 from tests.recording import Recorded, T, failing
 from tradingbot.config import make_settings
+from tradingbot.engine.engine import Engine
+from tradingbot.engine.events import SettingsChanged
 from tradingbot.io import sealing
 from tradingbot.io.segments import list_segments
 from tradingbot.io.streams import FOLDERS, Stream
+from tradingbot.market.ticker import Ticker
 from tradingbot.services.housekeeping import Housekeeper
+from tradingbot.services.memory import Recovered
+from tradingbot.services.recording import Recording
 
 
 def test_a_checkpoint_is_written_every_quarter_of_an_hour(tmp_path: Path) -> None:
@@ -60,10 +65,10 @@ def test_why_ticks_are_not_recorded_is_said(tmp_path: Path, flag: bool, why: str
     run.tick(10)
     if not flag:
         run.adopt(make_settings({"FEATURE_PERSIST_STREAMS": False}))
-    run.persists = None
+    run.recorder.snapshots_ms = None
     run.tick(10)
     run.adopt(make_settings({}))
-    run.persists = 500
+    run.recorder.snapshots_ms = 500
     run.tick(10)
     off, on = run.journal("recording")
     assert (off["on"], off["why"], on["on"], on["why"]) == (False, why, True, why)
@@ -131,3 +136,42 @@ def test_what_was_told_is_deleted_by_the_housekeeper(tmp_path: Path) -> None:
         time.sleep(0.02)
     keeper.close(10)
     assert list_segments(tmp_path / FOLDERS[Stream.TICKS]) == []
+
+
+def test_a_low_disk_and_the_flag_are_heeded_by_a_recording(tmp_path: Path) -> None:
+    """A low disk from the next look on, the flag from the very next tick on; back again likewise."""
+    chosen = [make_settings({})]
+    now_ms = [T]
+    recovered = Recovered(Engine(chosen[0]))
+    engine = recovered.engine
+    recording = Recording(
+        tmp_path, lambda: chosen[0], lambda job: job(), lambda _: None, lambda: now_ms[0] / 1000, threaded=False
+    )
+    recording.begin("s", recovered, {}, "embedded", lambda: now_ms[0])
+
+    def written(ticks: int = 10) -> int:
+        before = recording.states[Stream.TICKS].records
+        for number in range(ticks):
+            now_ms[0] += 1000
+            ticker = Ticker("BTC/USDT", now_ms[0], 100.0 + number / 100)
+            recording.take(ticker, engine.process(ticker))
+        recording.look()  # a checkpoint goes behind the ticks: all that waits is written
+        return recording.states[Stream.TICKS].records - before
+
+    def adopt(is_on: bool) -> None:
+        chosen[0] = make_settings({"FEATURE_PERSIST_STREAMS": is_on})
+        event = SettingsChanged(chosen[0])
+        recording.control(event, engine.process(event))
+
+    assert written() == 10
+    adopt(False)
+    assert written() == 0
+    adopt(True)
+    assert written() == 10
+    recording._housekeeper.is_low = True
+    recording.look()
+    assert written() == 0
+    recording._housekeeper.is_low = False
+    recording.look()
+    assert written() == 10
+    recording.end()

@@ -15,11 +15,15 @@ from tradingbot.engine.engine import Engine
 from tradingbot.engine.events import Rejected
 from tradingbot.io import stream_writer
 from tradingbot.io.jsonl import RotatingJSONLWriter, decode, encode, read_jsonl
+from tradingbot.io.lines import to_json
 from tradingbot.io.segments import list_segments
 from tradingbot.io.stream_writer import StreamWriter
 from tradingbot.io.streams import FOLDERS, JOURNAL, Stream, input_of, rejection_record, tick_record
 from tradingbot.market.ticker import Ticker
+from tradingbot.services import housekeeping
 from tradingbot.services.housekeeping import Housekeeper
+
+pytestmark = pytest.mark.feature("FEATURE_PERSIST_STREAMS")
 
 T = 1_700_000_000_000
 
@@ -32,7 +36,7 @@ def writer(state: Path, told: list[str | None] | None = None, threaded: bool = F
 def put(target: StreamWriter, stream: Stream, count: int, first: int = 0, series: str = "A") -> None:
     name = JOURNAL.value if stream is JOURNAL else series
     for number in range(first, first + count):
-        target.put(stream, name, T + number, encode({"v": 1, "n": number}))
+        target.put(stream, name, T + number, to_json({"v": 1, "n": number}))
 
 
 def numbers(state: Path, stream: Stream) -> list[int | str]:
@@ -189,6 +193,35 @@ def test_full_segments_are_sealed_and_left_over_ones_too(tmp_path: Path) -> None
     assert len(segments) > 1
     assert [segment.sealed for segment in segments] == [True] * (len(segments) - 1) + [False]
     assert numbers(tmp_path, Stream.TICKS) == list(range(150))
+
+
+def test_a_folder_that_cannot_be_listed_does_not_end_the_housekeeping(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is said in one line, and what is full, or left over in other folders, is sealed all the same."""
+    for stream in (Stream.TICKS, JOURNAL):
+        target = StreamWriter(tmp_path, "s", 500, 0.05, 0.05, lambda _: None, threaded=False)
+        put(target, stream, 30)
+        target.close()
+    listing = housekeeping.names_by_series
+
+    def failing(folder: Path) -> dict[str, list[str]]:
+        if folder == tmp_path / FOLDERS[Stream.TICKS]:
+            raise OSError(errno.EIO, "Input/output error", str(folder))
+        return listing(folder)
+
+    monkeypatch.setattr(housekeeping, "names_by_series", failing)
+    keeper = Housekeeper(tmp_path, lambda: make_settings({}))
+    keeper.begin()
+    full = list_segments(tmp_path / FOLDERS[Stream.TICKS])[0].path
+    keeper.full(full)
+    end = time.monotonic() + 20
+    while time.monotonic() < end and full.exists():
+        time.sleep(0.02)
+    keeper.close(5)
+    assert not full.exists()
+    assert all(segment.sealed for segment in list_segments(tmp_path / FOLDERS[JOURNAL])[:-1])
+    assert [r.getMessage() for r in caplog.records if "Input/output error" in r.getMessage()] != []
 
 
 def test_too_much_goes_and_a_full_disk_is_noticed(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 import tempfile
 from pathlib import Path
@@ -19,10 +21,14 @@ from tests.sessions import PAPER_START, SETTINGS, START_MS, STEPS, Steps, lively
 from tradingbot.config import Settings, make_settings
 from tradingbot.engine.engine import Engine
 from tradingbot.engine.events import AnchorReset, Condition, ConditionName, Decision, Input, SettingsChanged
+from tradingbot.errors import StateError
+from tradingbot.io.lines import encode
 from tradingbot.io.saved import ANCHORS, CHECKPOINT
 from tradingbot.market.ticker import Ticker
 from tradingbot.ops.prove import prove
 from tradingbot.services.warm_start import recover
+
+pytestmark = pytest.mark.feature("FEATURE_WARMSTART_TICKS")
 
 BTC, ETH = "BTC/USDT", "ETH/USDT"
 T = START_MS
@@ -336,3 +342,55 @@ def test_a_reset_just_before_the_kill_holds(tmp_path: Path) -> None:
     anchor = life.engine.states[BTC].anchor
     assert anchor is not None
     assert (anchor.price, anchor.set_cause) == (101.0, "reset")
+
+
+def test_records_that_are_no_ticks_are_got_over(tmp_path: Path) -> None:
+    """A right checksum and another schema: that symbol starts cold, and the line says so."""
+    died = after_a_kill(tmp_path, ticks((0, 100.0), (1, 101.0)))
+    folder = tmp_path / "drop_windows" / "ticks"
+    odd = {"v": 1, "sid": "~", "ts_ms": "x", "seq": 3, "symbol": "C/USDT", "last": []}
+    records = {"A": {"v": 1, "sid": "s", "ts_ms": 1, "seq": 1}, "B": {"v": 1, "sid": "~", "seq": 1}, "C": odd}
+    for name, record in records.items():
+        (folder / f"{name}_USDT_20231115_0000.jsonl").write_bytes(encode(record))
+    for warm in (True, False):
+        life = Life(tmp_path, died.settings, T + 2000, warm=warm)
+        assert life.engine.states[BTC].fresh is not warm
+    (tmp_path / CHECKPOINT).unlink()
+    assert not Life(tmp_path, died.settings, T + 2000).engine.states[BTC].fresh
+
+
+@pytest.mark.parametrize("name", [CHECKPOINT, "journal"])
+def test_what_is_there_and_cannot_be_read_is_not_taken_for_absent(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start without it could forget what was bought, so there is none: one line, exit 4."""
+    died = trades_then_stops(tmp_path)
+    real = os.open if name == CHECKPOINT else Path.open
+
+    def failing(path: Any, *rest: Any, **options: Any) -> Any:
+        if name in str(path):
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return real(path, *rest, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*((os, "open") if name == CHECKPOINT else (Path, "open")), failing)
+        with pytest.raises(StateError, match="could forget what was bought"):
+            Life(tmp_path, died.settings, T + 2000)
+    assert Life(tmp_path, died.settings, T + 2000).engine.portfolio.positions
+
+
+def test_ticks_after_the_checkpoint_are_found_behind_a_gap_record(tmp_path: Path) -> None:
+    """A gap in the middle of what is caught up hides nothing before it."""
+    life = after_a_kill(tmp_path, [*ticks((0, 100.0), (1, 101.0))])
+    kept = (tmp_path / CHECKPOINT).read_bytes()
+    life.tell(*ticks((2, 102.0)))
+    life.flush()
+    path = next((tmp_path / "drop_windows" / "ticks").glob("BTC*.jsonl"))
+    with path.open("ab") as file:
+        file.write(encode({"v": 1, "sid": life.sid, "ts_ms": T + 2500, "type": "gap", "missing": 1}))
+    life.tell(*ticks((3, 101.5)))
+    life.flush()
+    (tmp_path / CHECKPOINT).write_bytes(kept)
+    again = Life(tmp_path, life.settings, T + 4000)
+    assert again.recovered.caught_up >= 2
+    assert essence(again.engine) == essence(life.engine)

@@ -77,6 +77,16 @@ class SymbolMemory:
     # rejections written whole, by reason: the minute and how many in it
     rejected: dict[str, tuple[int, int]] = field(default_factory=dict)
 
+    def begun_anew(self) -> SymbolMemory:
+        """Return the memory without window, session and trigger: only what was bought of the symbol, and its parking.
+
+        The last price stays for the account's equity; no guard looks at it before the first tick.
+        """
+        return SymbolMemory(
+            self.symbol, last=self.last, parked=self.parked, order=self.order, position=self.position,
+            last_exit_ms=self.last_exit_ms,
+        )  # fmt: skip
+
 
 class SymbolState(SymbolMemory):
     """Hold a symbol's memory beside its window, which belongs to the RollingWindowManager.

@@ -29,6 +29,7 @@ def append_audit(state_dir: Path, what: str, why: str, **facts: str | float | li
     if not is_new:
         repair_tail(path)  # a torn line would take this one with it
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb") as file:
+        os.fchmod(file.fileno(), 0o600)  # whatever the umask
         file.write(line)
         file.flush()
         os.fsync(file.fileno())

@@ -9,10 +9,10 @@ import msgspec
 import orjson
 
 from tradingbot.engine.engine import Engine
-from tradingbot.io.lines import encode
+from tradingbot.io.lines import to_json
 from tradingbot.io.streams import event_record
 
-__all__ = ["PART", "checkpoint_lines", "join", "joined"]
+__all__ = ["PART", "checkpoint_texts", "join", "joined"]
 
 PART = "checkpoint_part"
 
@@ -23,8 +23,8 @@ _LISTS, _TABLES = ("symbols", "positions", "orders"), ("amount_steps", "windows"
 _json = msgspec.json.Encoder().encode
 
 
-def checkpoint_lines(sid: str, ts_ms: int, kind: str, engine: Engine, **facts: Any) -> list[bytes]:
-    """Return a record that carries a checkpoint of an engine, and the parts that follow it at once, as lines.
+def checkpoint_texts(sid: str, ts_ms: int, kind: str, engine: Engine, **facts: Any) -> list[bytes]:
+    """Return a record that carries a checkpoint of an engine, and the parts that follow it at once, as JSON.
 
     `facts` are the record's further members. The record says in `parts` how many lines it is in all; as many symbols
     with their windows as fit stand in it, further ones in the parts. A line is less than half of MAX_LINE for symbols
@@ -37,11 +37,11 @@ def checkpoint_lines(sid: str, ts_ms: int, kind: str, engine: Engine, **facts: A
         "conditions": engine.conditions, "symbols": first["symbols"], "positions": first["positions"],
         "orders": first["orders"], "windows": first["windows"],
     }  # fmt: skip
-    lines = [encode(event_record(sid, ts_ms, kind, **facts, parts=1 + len(rest), checkpoint=checkpoint))]
+    texts = [to_json(event_record(sid, ts_ms, kind, **facts, parts=1 + len(rest), checkpoint=checkpoint))]
     for number, part in enumerate(rest, 1):
         filled = {member: entries for member, entries in part.items() if entries}
-        lines.append(encode(event_record(sid, ts_ms, PART, seq=engine.seq, part=number, **filled)))
-    return lines
+        texts.append(to_json(event_record(sid, ts_ms, PART, seq=engine.seq, part=number, **filled)))
+    return texts
 
 
 def join(head: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:

@@ -101,7 +101,7 @@ class RotatingJSONLWriter:
         """
         failed: OSError | None = None
         while self._past:
-            descriptor = self._past.pop()
+            descriptor = self._past.pop(0)  # the oldest first: power lost meanwhile leaves no gap before what stays
             failed = _flush(descriptor) or failed
             os.close(descriptor)
         failed = self._sync_open() or failed

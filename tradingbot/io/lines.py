@@ -15,7 +15,7 @@ from tradingbot.errors import DataError
 
 __all__ = [
     "MAX_LINE", "Damage", "Damaged", "close_line", "decode", "decode_lines", "encode", "plain_number", "read_number",
-    "with_crc",
+    "to_json",
 ]  # fmt: skip
 
 MAX_LINE = 1 << 20  # bytes, line end included: a reader's memory is bounded by it, so a writer must not pass it
@@ -52,18 +52,20 @@ def encode(record: Mapping[str, Any]) -> bytes:
     through `plain_number`. Raises TypeError for what JSON cannot hold (an int beyond 64 bits, a lone surrogate, nesting
     beyond 254) and ValueError for a record beyond MAX_LINE, which no reader would take.
     """
-    return close_line(orjson.dumps(record)[:-1])
+    return close_line(to_json(record))
+
+
+def to_json(record: Mapping[str, Any]) -> bytes:
+    """Return a record as the JSON text that `close_line` makes a line of; raise as `encode` does."""
+    text = orjson.dumps(record)
+    if len(text) > MAX_LINE - _CRC:
+        raise ValueError(f"a record of {len(text)} bytes, at most {MAX_LINE - _CRC} fit a line")
+    return text
 
 
 def close_line(text: bytes) -> bytes:
-    """Return a record that is JSON already, less its closing brace, as `encode` would; raise ValueError as it does."""
-    if len(text) > MAX_LINE - _CRC:
-        raise ValueError(f"a record of {len(text)} bytes, at most {MAX_LINE - _CRC} fit a line")
-    return with_crc(text)
-
-
-def with_crc(text: bytes) -> bytes:
-    """Return the JSON text of an object that is not empty, less its closing brace, closed by its checksum."""
+    """Return the JSON text of an object that is not empty as a line: with its checksum as the last member."""
+    text = text[:-1]
     return b'%b,"crc":"%08x"}\n' % (text, crc32(text))
 
 
@@ -119,7 +121,7 @@ def decode_lines(lines: Sequence[bytes]) -> list[dict[str, Any] | Damage]:
         records: list[dict[str, Any]] = orjson.loads(text)
         found = "".join([record.pop("crc") for record in records])
         crcs = struct.pack(f">{len(lines)}I", *[crc32(line[:-_CRC]) for line in lines])
-        if len(records) == len(lines) and found == crcs.hex():
+        if len(records) == len(lines) and found == crcs.hex() and all(records):  # the CRC-32 of nothing is 00000000
             return list(records)
     except (ValueError, KeyError, TypeError, AttributeError):
         pass

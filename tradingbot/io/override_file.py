@@ -123,7 +123,9 @@ def _checked(key: str, value: Any) -> Any:
 def _write(state_dir: Path, after: Mapping[str, Override], changed: list[Change], why: str) -> None:
     for change in changed:
         old, new = (None if entry is None else entry.value for entry in (change.old, change.new))
-        append_audit(state_dir, "override", why, key=change.key, old=_plain(old), new=_plain(new))
+        told = {side: _plain(value) if _is_value(change.key, value) else repr(value)[:200]
+                for side, value in (("old", old), ("new", new)) if value is not None}  # fmt: skip
+        append_audit(state_dir, "override", why, **{"key": change.key, "old": None, "new": None, **told})
     text = json.dumps({"v": 1, "overrides": {key: _record(entry) for key, entry in sorted(after.items())}}, indent=1)
     write_atomic(state_dir / OVERRIDES_NAME, text.encode() + b"\n")
     write_atomic(state_dir / LAST_NAME, text.encode() + b"\n")

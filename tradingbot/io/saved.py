@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import orjson
 
 from tradingbot.io.jsonl_read import read_jsonl_tail
-from tradingbot.io.lines import Damage, Damaged, decode, with_crc
+from tradingbot.io.lines import Damage, Damaged, close_line, decode
 from tradingbot.io.state_files import write_atomic
 from tradingbot.io.streams import FOLDERS, Stream
 
@@ -43,7 +43,7 @@ Kept = dict[str, dict[str, Any]]
 def checkpoint_line(sid: str, seq: int, time_ms: int, engine: bytes) -> bytes:
     """Return the text of checkpoint.json; `engine` is the JSON text of the engine's checkpoint after input `seq`."""
     head = orjson.dumps({"v": VERSION, "sid": sid, "ts_ms": time_ms, "seq": seq})[:-1]
-    return with_crc(b'%b,"checkpoint":%b' % (head, engine))
+    return close_line(b'%b,"checkpoint":%b}' % (head, engine))
 
 
 def save_checkpoint(state_dir: Path, text: bytes, durable: bool) -> None:
@@ -52,15 +52,18 @@ def save_checkpoint(state_dir: Path, text: bytes, durable: bool) -> None:
 
 
 def load_checkpoint(state_dir: Path) -> tuple[dict[str, Any] | None, list[str]]:
-    """Return the record of checkpoint.json and what was wrong with it, in words; a bad file is kept aside."""
+    """Return the record of checkpoint.json and what was wrong with it, in words; a bad file is kept aside.
+
+    Raises OSError where it is there and cannot be read: who took it for absent would forget what was bought.
+    """
     troubles: list[str] = []
-    return _load(state_dir / CHECKPOINT, _checkpoint_of, troubles), troubles
+    return _load(state_dir / CHECKPOINT, _checkpoint_of, troubles, must=True), troubles
 
 
 def anchors_line(sid: str, time_ms: int, anchors: bytes) -> bytes:
     """Return the text of anchors.json; `anchors` is the JSON text of what is kept of each."""
     head = orjson.dumps({"v": VERSION, "sid": sid, "time_ms": time_ms})[:-1]
-    return with_crc(b'%b,"anchors":%b' % (head, anchors))
+    return close_line(b'%b,"anchors":%b}' % (head, anchors))
 
 
 def save_anchors(state_dir: Path, text: bytes, durable: bool) -> None:
@@ -121,7 +124,11 @@ def _is_before(record: Mapping[str, Any], since_ms: int) -> bool:
 
 
 def _load(
-    path: Path, read: Callable[[Mapping[str, Any]], Value], troubles: list[str], by_hand: bool = False
+    path: Path,
+    read: Callable[[Mapping[str, Any]], Value],
+    troubles: list[str],
+    by_hand: bool = False,
+    must: bool = False,
 ) -> Value | None:
     """Return what a file holds, None where there is none or it is bad: then it is kept aside, and that is told."""
     try:
@@ -131,6 +138,8 @@ def _load(
     except Damaged as error:
         why = str(error)
     except OSError as error:
+        if must:
+            raise
         troubles.append(f"{path} cannot be read: {error.strerror}")
         return None
     try:
@@ -157,13 +166,16 @@ def _read_whole(path: Path) -> bytes:
         if path.is_symlink():
             raise Damaged(Damage.UNREADABLE) from error
         raise
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         facts = os.fstat(descriptor)
-        if not stat.S_ISREG(facts.st_mode):
+        if not stat.S_ISREG(facts.st_mode):  # looked at before it is opened as a file: a folder cannot be
             raise Damaged(Damage.UNREADABLE)
         if facts.st_size > MAX_BYTES:
             raise Damaged(Damage.TOO_LONG)
-        return file.read(MAX_BYTES)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(MAX_BYTES)
+    finally:
+        os.close(descriptor)
 
 
 def _put_aside(path: Path) -> Path:

@@ -31,6 +31,7 @@ def write_atomic(path: Path, text: bytes, durable: bool = True) -> None:
     partial = path.with_name(path.name + ".tmp")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
+        os.fchmod(descriptor, 0o600)  # whatever the umask
         file.write(text)
         if durable:
             file.flush()

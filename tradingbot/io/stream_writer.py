@@ -1,4 +1,4 @@
-"""The stream writer: one thread that joins and writes what the engine's thread serialised, first in, first out."""
+"""The stream writer: one thread that closes and writes what the engine's thread serialised, first in, first out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from tradingbot.io.jsonl import DAY_MS, RotatingJSONLWriter, encode
+from tradingbot.io.lines import close_line
 from tradingbot.io.streams import FOLDERS, JOURNAL, Stream, event_record
 
 __all__ = ["StreamState", "StreamWriter"]
@@ -26,11 +29,18 @@ RETRY_S = 1.0
 PAUSE_EVERY, PAUSE_S = 8, 0.0005
 BATCH_LINES = 4_096  # written without a thread: the caller is not kept longer than this takes
 
-Item = tuple[Stream, str, int, bytes]
-"""Stream, series, time of the record, line."""
 Key = tuple[Stream, str]
 Groups = dict[tuple[Stream, str, int], tuple[int, list[bytes]]]
-"""Lines of one series and day, with the time of the first."""
+"""Records of one series and day, with the time of the first."""
+
+
+class _Text(msgspec.Struct, gc=False):
+    """Hold a record as JSON; many wait, and the garbage collector need not look through them."""
+
+    stream: Stream
+    series: str
+    ts_ms: int
+    text: bytes
 
 
 @dataclass(slots=True)
@@ -55,7 +65,7 @@ class StreamState:
 
 
 class StreamWriter:
-    """Write lines to the series of five streams under a state directory.
+    """Write records, as lines with their checksums, to the series of five streams under a state directory.
 
     *Who calls it*: `put` and `run` come from one thread, and never wait for the disk; one thread of its own writes, at
     once where something of the journal waits, else within `flush_s`. With `threaded` false the caller's thread writes,
@@ -86,7 +96,7 @@ class StreamWriter:
         self._flush_s, self._fsync_s = flush_s, fsync_s
         self._journal_trouble, self._on_full = journal_trouble, on_full
         self.states = {stream: StreamState() for stream in Stream}
-        self._waiting: deque[Item | _Gap | Callable[[], None]] = deque()
+        self._waiting: deque[_Text | _Gap | Callable[[], None]] = deque()
         self._put_bytes = self._done_bytes = 0
         self._journal: deque[tuple[int, bytes]] = deque()  # what waits for a journal that cannot be written
         self._journal_bytes = 0
@@ -103,8 +113,8 @@ class StreamWriter:
         if self._thread is not None:
             self._thread.start()
 
-    def put(self, stream: Stream, series: str, ts_ms: int, line: bytes) -> None:
-        """Have a line written; where too many wait it is dropped, and counted."""
+    def put(self, stream: Stream, series: str, ts_ms: int, text: bytes) -> None:
+        """Have a record, as `to_json` gives it, written; where too many wait it is dropped, and counted."""
         waiting = self._put_bytes - self._done_bytes
         if waiting > MAX_WAITING_BYTES and (
             stream is not JOURNAL or waiting > MAX_WAITING_BYTES + MAX_WAITING_JOURNAL_BYTES
@@ -113,8 +123,8 @@ class StreamWriter:
             return
         if self._overflow:
             self._overflow.pop((stream, series), None)
-        self._put_bytes += len(line)
-        self._waiting.append((stream, series, ts_ms, line))
+        self._put_bytes += len(text)
+        self._waiting.append(_Text(stream, series, ts_ms, text))
         if self._thread is None:
             if len(self._waiting) >= BATCH_LINES:
                 self._write_waiting()
@@ -196,33 +206,33 @@ class StreamWriter:
                 with contextlib.suppress(OSError):  # then before the next line, or at the end
                     self._heal(item.stream, item.series, item.ts_ms)
                 continue
-            stream, series, ts_ms, line = item
-            self._done_bytes += len(line)
+            stream, series, ts_ms, text = item.stream, item.series, item.ts_ms, item.text
+            self._done_bytes += len(text)
             if stream is JOURNAL:
                 self._write_groups(groups)
-                self._write_journal(ts_ms, line)
+                self._write_journal(ts_ms, close_line(text))
             else:
                 group = groups.get((stream, series, ts_ms // DAY_MS))
                 if group is None:
-                    groups[stream, series, ts_ms // DAY_MS] = (ts_ms, [line])
+                    groups[stream, series, ts_ms // DAY_MS] = (ts_ms, [text])
                 else:
-                    group[1].append(line)
+                    group[1].append(text)
         self._write_groups(groups)
         if self._journal and time.monotonic() - self._failed_s >= RETRY_S:
             self._write_journal(0, b"")
 
     def _write_groups(self, groups: Groups) -> None:
-        for place, ((stream, series, _), (ts_ms, lines)) in enumerate(groups.items()):
+        for place, ((stream, series, _), (ts_ms, texts)) in enumerate(groups.items()):
             if place % PAUSE_EVERY == PAUSE_EVERY - 1 and self._thread is not None and not self._ending:
                 time.sleep(PAUSE_S)  # 500 series in one go would keep the engine's thread waiting for the interpreter
             try:
                 self._heal(stream, series, ts_ms)
-                self._append(stream, series, ts_ms, b"".join(lines))
+                self._append(stream, series, ts_ms, b"".join(map(close_line, texts)))
             except OSError as error:
                 self._trouble(stream, error)
-                self._lose(stream, series, ts_ms, len(lines))
+                self._lose(stream, series, ts_ms, len(texts))
             else:
-                self.states[stream].records += len(lines)
+                self.states[stream].records += len(texts)
                 self._well(stream)
         groups.clear()
 

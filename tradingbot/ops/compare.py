@@ -74,9 +74,10 @@ def compare(
             if run.is_over:
                 break
     recorded.forgive_torn_end()
-    if not run.inputs and not run.is_over:
-        whys = "; ".join(dict.fromkeys(stretch.why for stretch in run.unrecorded))
-        raise UsageError(f"nothing under {state_dir} can be compared: {whys or 'no input is recorded'}")
+    if not run.inputs:
+        whys = ["the time limit came first"] if run.is_over else [stretch.why for stretch in run.unrecorded]
+        why = "; ".join(dict.fromkeys(whys)) or "no input is recorded"
+        raise UsageError(f"nothing under {state_dir} can be compared: {why}")
     return Comparison.of(
         run.ours.result(), run.theirs.result(), sessions=tuple(run.sessions), inputs=run.inputs,
         first_ms=run.first_ms, last_ms=run.last_ms, is_cut_off=run.is_over, unrecorded=tuple(run.unrecorded),
@@ -210,10 +211,9 @@ class _Run:
         self.first_ms: int | None = None
         self.last_ms: int | None = None
 
-    def look(self) -> bool:
-        """Say whether the time limit is reached."""
-        self.is_over = self.is_over or (self._ends_s is not None and time.monotonic() >= self._ends_s)
-        return self.is_over
+    def look(self) -> None:
+        """See whether the time limit is reached."""
+        self.is_over = self._ends_s is not None and time.monotonic() >= self._ends_s
 
     def take(self, seq: int, ours: tuple[Output, ...], theirs: tuple[Output, ...]) -> None:
         """Keep what answers a ticker, and let both engines number on from it."""
@@ -238,7 +238,7 @@ class _Walk:
     def ticks(self, batch: list[TickRecord]) -> None:
         """Take in the next ticks, unless the time limit is reached."""
         place, count = 0, len(batch)
-        while place < count and not self._run.look():
+        while place < count and not self._run.is_over:
             if self._run.is_running:
                 place = self._run_plain(batch, place)
             if place < count and not (self._run.is_running and batch[place].seq == self._due < self._journal.at):
@@ -246,6 +246,7 @@ class _Walk:
                 self._until(tick.seq)
                 self._input(tick.seq, tick.ts_ms, tick)
                 place += 1
+            self._run.look()
 
     def _run_plain(self, batch: list[TickRecord], place: int) -> int:
         """Run ticks at whose numbers the journal holds nothing, AT_ONCE at most; return the first place not run."""

@@ -12,7 +12,8 @@ from tradingbot.ops.findings import counted
 
 __all__ = ["comparison_text"]
 
-SHOWN = 50  # triggers at which the references differ, and single differences; --json names all
+SHOWN = 50  # triggers at which the references differ; --json names all
+SYMBOLS = 20  # with the most differences
 STRETCHES = 10
 GUARDS = ("TICKER_MAX_AGE_S", "TICKER_MAX_AHEAD_S", "TICKER_MAX_JUMP_PCT")
 
@@ -83,10 +84,14 @@ def _sides(found: Comparison) -> list[tuple[str, ...]]:
 
 def _triggers(found: Comparison) -> list[str]:
     lines = [f"triggers  {_kinds(found.trigger_kinds)}"]
-    for what, key in (("by symbol", tally(found.triggers, lambda one: one.symbol)),
-                      ("by cause", tally(found.triggers, lambda one: one.cause.value))):  # fmt: skip
-        rows = [(what if not place else "", name, _kinds(kinds)) for place, (name, kinds) in enumerate(key.items())]
-        lines += _table(rows, left=3)
+    by_symbol = tally(found.triggers, lambda one: one.symbol)
+    most = sorted(by_symbol, key=lambda symbol: -sum(by_symbol[symbol].values()))[:SYMBOLS]
+    rows = [(symbol, _kinds(by_symbol[symbol])) for symbol in most]
+    if len(by_symbol) > SYMBOLS:
+        rows.append((f"and {len(by_symbol) - SYMBOLS:,} more", ""))
+    by_cause = tally(found.triggers, lambda one: one.cause.value)
+    for what, cells in (("by symbol", rows), ("by cause", [(name, _kinds(by_cause[name])) for name in by_cause])):
+        lines += _table([(what if not place else "", *row) for place, row in enumerate(cells)], left=3)
     return lines
 
 

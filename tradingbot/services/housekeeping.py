@@ -158,12 +158,15 @@ class Housekeeper:
         """Seal what an earlier session left full; the newest segment of a series is still written on."""
         for folder in FOLDERS.values():
             place = self._state_dir / folder
-            for series in names_by_series(place) if place.is_dir() else ():
-                for segment in list_segments(place, series)[:-1]:
-                    if self._ending:
-                        return
-                    if not segment.sealed:
-                        self._seal(segment.path)
+            try:
+                for series in names_by_series(place) if place.is_dir() else ():
+                    for segment in list_segments(place, series)[:-1]:
+                        if self._ending:
+                            return
+                        if not segment.sealed:
+                            self._seal(segment.path)
+            except OSError as error:  # a folder that cannot be listed now: the next start looks again
+                log.error("%s housekeeping: %s", self._word(), error)  # noqa: TRY400  (one line)
 
     def _seal(self, path: Path) -> None:
         try:

@@ -83,7 +83,7 @@ def import_ticks(
         lambda why: trouble.append(why or ""), full.append, threaded=False,
     )  # fmt: skip
     engine = Engine(settings)
-    recorder = Recorder(writer, sid, engine, lambda: settings.SNAPSHOT_MIN_PERIOD_MS, lambda: now_ms)
+    recorder = Recorder(writer, sid, engine, settings.SNAPSHOT_MIN_PERIOD_MS, lambda: now_ms)
     ticks = rejected = triggers = 0
     total = sum(file.rows for file in usable)
     try:

@@ -15,10 +15,11 @@ import msgspec
 from tradingbot.config import make_settings
 from tradingbot.engine.engine import Engine
 from tradingbot.engine.events import Decision, Output
-from tradingbot.errors import TradingBotError
+from tradingbot.errors import StateError, TradingBotError
 from tradingbot.io.checkpoints import PART, join
 from tradingbot.io.jsonl_read import read_jsonl_tail
 from tradingbot.io.saved import load_checkpoint
+from tradingbot.io.segments import list_segments
 from tradingbot.io.streams import FOLDERS, JOURNAL
 
 __all__ = ["Base", "Memory", "Position", "Recovered", "last_memory", "last_sid", "next_sid", "position_of"]
@@ -123,9 +124,21 @@ def _sid(ms: int) -> str:
 
 
 def last_memory(state_dir: Path) -> Memory:
-    """Return the newest checkpoint of a state directory, checkpoint.json's or the journal's, and what came after it."""
+    """Return the newest checkpoint of a state directory, checkpoint.json's or the journal's, and what came after it.
+
+    Raises StateError where one of them is there and cannot be read.
+    """
     memory = Memory()
-    found, memory.troubles = load_checkpoint(state_dir)
+    try:
+        found, memory.troubles = load_checkpoint(state_dir)
+        for segment in list_segments(state_dir / FOLDERS[JOURNAL], JOURNAL.value)[-2:]:
+            with segment.path.open("rb") as file:
+                file.read(1)
+    except OSError as error:
+        what = error.filename or state_dir
+        raise StateError(
+            f"{what} cannot be read ({error.strerror}): a start without it could forget what was bought"
+        ) from None
     if found is not None:
         memory.base = _base(found["sid"], found["checkpoint"])
         if memory.base is None:
@@ -140,11 +153,12 @@ def last_memory(state_dir: Path) -> Memory:
             parts.append(record)
             return False
         position = position_of(record)
-        if "checkpoint" in record:
-            position = record["sid"], record["checkpoint"]["seq"]
+        checkpoint = record.get("checkpoint")
+        if isinstance(checkpoint, dict) and type(checkpoint.get("seq")) is int:
+            position = str(record.get("sid")), checkpoint["seq"]
         if memory.base is not None and position is not None and position <= memory.base.position:
             return True
-        if "checkpoint" in record:
+        if checkpoint is not None:
             whole = join(record, parts[::-1])
             base = None if whole is None else _base(record["sid"], whole)
             if base is not None:

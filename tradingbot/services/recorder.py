@@ -8,8 +8,8 @@ from typing import Any
 from tradingbot import __version__
 from tradingbot.engine.engine import Engine
 from tradingbot.engine.events import AnchorMoved, Output, Rejected, WindowMoved
-from tradingbot.io.checkpoints import checkpoint_lines
-from tradingbot.io.jsonl import encode
+from tradingbot.io.checkpoints import checkpoint_texts
+from tradingbot.io.lines import to_json
 from tradingbot.io.segments import series_of
 from tradingbot.io.stream_writer import StreamWriter
 from tradingbot.io.streams import (
@@ -17,21 +17,24 @@ from tradingbot.io.streams import (
     Control,
     Stream,
     control_record,
-    derived_line,
+    derived_json,
     event_record,
     lead_of,
     output_record,
     rejection_record,
-    snapshot_record,
+    snapshot_json,
     stream_of,
-    tick_line,
+    tick_json,
 )
+from tradingbot.market.drop_triggers import NEVER_MS
 from tradingbot.market.ticker import Ticker
 from tradingbot.services.housekeeping import Housekeeper
 
 __all__ = ["Recorder"]
 
-DERIVED = (Stream.SNAPSHOTS, Stream.WINDOWS, Stream.ANCHORS)
+TICKS, SNAPSHOTS = Stream.TICKS, Stream.SNAPSHOTS
+DERIVED = (SNAPSHOTS, Stream.WINDOWS, Stream.ANCHORS)
+MOVED = (AnchorMoved, WindowMoved)
 CHECKPOINT_MS = 15 * 60_000
 LOST_MS = 60_000  # between a checkpoint and one after ticks were lost: of a disk that fails now and then, no more
 
@@ -39,9 +42,9 @@ LOST_MS = 60_000  # between a checkpoint and one after ticks were lost: of a dis
 class Recorder:
     """Record one session: every input and output of its engine, in order, and what follows from them.
 
-    `snapshots_ms` is asked at every tick for the least time between two snapshots of a symbol, None while the four
-    streams are switched off; the journal never is. `now_ms` is the session's clock, for records that no tick gives a
-    time.
+    `snapshots_ms` is the least time between two snapshots of a symbol, None while the four streams are switched off;
+    the journal never is. It may be set anew between two inputs. `now_ms` is the session's clock, for records that no
+    tick gives a time.
     """
 
     def __init__(
@@ -49,12 +52,12 @@ class Recorder:
         writer: StreamWriter,
         sid: str,
         engine: Engine,
-        snapshots_ms: Callable[[], int | None],
+        snapshots_ms: int | None,
         now_ms: Callable[[], int],
     ) -> None:
         self._writer, self._sid, self._engine = writer, sid, engine
         self._lead = lead_of(sid)
-        self._snapshots_ms, self._now_ms = snapshots_ms, now_ms
+        self.snapshots_ms, self._now_ms = snapshots_ms, now_ms
         self._series: dict[str, str] = {}
         self._shown_ms: dict[str, int] = {}  # when a symbol's last snapshot was
         self._is_persisting, self._is_losing, self._off_why = True, False, ""
@@ -72,8 +75,7 @@ class Recorder:
     ) -> None:
         """Record what this session starts from, and before it what an earlier one (its sid) died over: `late`."""
         for sid, output in late:
-            record = output_record(sid, output)
-            self._writer.put(JOURNAL, JOURNAL.value, record["ts_ms"], encode(record))
+            self._note(output_record(sid, output))
         self._checkpoint(
             "session_start", version=__version__, exchange=exchange, settings=dict(settings), sources=dict(sources),
             fingerprint=self._engine.rules.fingerprint, start=start,
@@ -95,7 +97,7 @@ class Recorder:
         """
         if keeper is not None:
             self._tell_deletions(keeper)
-        ticks = self._writer.states[Stream.TICKS]
+        ticks = self._writer.states[TICKS]
         age_ms = self._now_ms() - self._checkpoint_ms
         if ticks.dropped != self._dropped:
             self._dropped, self._is_losing = ticks.dropped, True
@@ -107,54 +109,49 @@ class Recorder:
 
     def take(self, ticker: Ticker, outputs: tuple[Output, ...]) -> None:
         """Record a ticker and what answers it."""
-        first = outputs[0] if outputs else None
-        if isinstance(first, Rejected):
-            if first.whole:
-                record = rejection_record(self._sid, first.cause, ticker, first)
-                self._writer.put(JOURNAL, JOURNAL.value, ticker.ts_ms, encode(record))
-            else:
-                counts = self._counted.setdefault(first.symbol, {})
-                counts[first.reason] = counts.get(first.reason, 0) + 1
+        if outputs and isinstance(outputs[0], Rejected):
+            self._refuse(ticker, outputs[0])
             return
-        snapshots_ms = self._snapshots_ms()
+        snapshots_ms = self.snapshots_ms
         persists = snapshots_ms is not None
-        if persists != self._is_persisting:
+        if persists is not self._is_persisting:
             self._switch(persists)
+        put, seq, symbol, ts_ms = self._writer.put, self._engine.seq, ticker.symbol, ticker.ts_ms
         if persists:
-            series = self._series.get(ticker.symbol)
+            series = self._series.get(symbol)
             if series is None:
-                series = self._series[ticker.symbol] = series_of(ticker.symbol)
-            line = tick_line(self._lead, self._sid, self._engine.seq, ticker)
-            self._writer.put(Stream.TICKS, series, ticker.ts_ms, line)
+                series = self._series[symbol] = series_of(symbol)
+            put(TICKS, series, ts_ms, tick_json(self._lead, self._sid, seq, ticker))
         for output in outputs:
-            if isinstance(output, AnchorMoved | WindowMoved):
+            if isinstance(output, MOVED):
                 if persists:
                     stream = stream_of(output)
-                    self._writer.put(stream, stream.value, output.ts_ms, derived_line(self._lead, output))
+                    put(stream, stream, output.ts_ms, derived_json(self._lead, output))
             else:
-                record = output_record(self._sid, output)
-                self._writer.put(JOURNAL, JOURNAL.value, record["ts_ms"], encode(record))
-        if snapshots_ms is not None:
-            shown_ms = self._shown_ms.get(ticker.symbol)
-            if shown_ms is None or ticker.ts_ms - shown_ms >= snapshots_ms:
-                self._shown_ms[ticker.symbol] = ticker.ts_ms
-                state = self._engine.states[ticker.symbol]
-                record = snapshot_record(self._sid, self._engine.seq, self._engine, state)
-                self._writer.put(Stream.SNAPSHOTS, Stream.SNAPSHOTS.value, ticker.ts_ms, encode(record))
+                self._note(output_record(self._sid, output))
+        if snapshots_ms is not None and ts_ms - self._shown_ms.get(symbol, NEVER_MS) >= snapshots_ms:
+            self._shown_ms[symbol] = ts_ms
+            state = self._engine.states[symbol]
+            put(SNAPSHOTS, SNAPSHOTS, ts_ms, snapshot_json(self._lead, seq, self._engine, state))
 
     def control(self, event: Control, outputs: tuple[Output, ...]) -> None:
         """Record an input that is no ticker, and what answers it."""
-        now_ms = self._now_ms()
-        record = control_record(self._sid, self._engine.seq, now_ms, event)
-        self._writer.put(JOURNAL, JOURNAL.value, now_ms, encode(record))
+        self._note(control_record(self._sid, self._engine.seq, self._now_ms(), event))
         for output in outputs:
-            record = output_record(self._sid, output)
-            self._writer.put(stream_of(output), JOURNAL.value, record["ts_ms"], encode(record))
+            self._note(output_record(self._sid, output))
+
+    def _refuse(self, ticker: Ticker, rejected: Rejected) -> None:
+        """Record a rejected ticker, or that there was another one."""
+        if rejected.whole:
+            self._note(rejection_record(self._sid, rejected.cause, ticker, rejected))
+        else:
+            counts = self._counted.setdefault(rejected.symbol, {})
+            counts[rejected.reason] = counts.get(rejected.reason, 0) + 1
 
     def _switch(self, persists: bool) -> None:
         """Note that ticks are recorded from here on (and the engine, for a proof to begin with), or no more."""
         self._is_persisting = persists
-        for stream in (Stream.TICKS, *DERIVED):
+        for stream in (TICKS, *DERIVED):
             self._writer.states[stream].state = "ok" if persists else "off"
         if persists:
             self._is_losing = False
@@ -178,9 +175,12 @@ class Recorder:
         if self._counted:
             self._event("rejections", seq=self._engine.seq, counts=self._counted)
             self._counted = {}
-        for line in checkpoint_lines(self._sid, now_ms, kind, self._engine, **facts):
-            self._writer.put(JOURNAL, JOURNAL.value, now_ms, line)
+        for text in checkpoint_texts(self._sid, now_ms, kind, self._engine, **facts):
+            self._writer.put(JOURNAL, JOURNAL, now_ms, text)
 
     def _event(self, kind: str, **facts: Any) -> None:
-        now_ms = self._now_ms()
-        self._writer.put(JOURNAL, JOURNAL.value, now_ms, encode(event_record(self._sid, now_ms, kind, **facts)))
+        self._note(event_record(self._sid, self._now_ms(), kind, **facts))
+
+    def _note(self, record: Mapping[str, Any]) -> None:
+        """Record something in the journal."""
+        self._writer.put(JOURNAL, JOURNAL, record["ts_ms"], to_json(record))

@@ -61,7 +61,7 @@ class Recording:
             self._state_dir, sid, int(settings.MAX_FILE_MB * 1_000_000), settings.STREAM_FLUSH_MS / 1000,
             settings.STREAM_FSYNC_S, self._trouble, self._housekeeper.full, self._threaded,
         )  # fmt: skip
-        self._recorder = Recorder(writer, sid, engine, self._persists, now_ms)
+        self._recorder = Recorder(writer, sid, engine, self._snapshots_ms(), now_ms)
         self._recorder.begin(to_builtins(settings), sources, exchange, recovered.facts(), recovered.late)
         self._keeper = Keeper(
             self._state_dir, sid, engine, writer, self._settings, self._is_recorded, now_ms,
@@ -82,11 +82,13 @@ class Recording:
         assert self._recorder is not None
         assert self._keeper is not None
         self._recorder.control(event, outputs)
+        self._recorder.snapshots_ms = self._snapshots_ms()
         self._keeper.keep()
 
     def look(self) -> None:
         """Keep what is to be kept now and then; called about once a second."""
         if self._recorder is not None and self._keeper is not None:
+            self._recorder.snapshots_ms = self._snapshots_ms()
             self._recorder.look(self._housekeeper)
             self._keeper.look()
 
@@ -100,7 +102,7 @@ class Recording:
         self._writer.close(timeout_s / 2)
         self._housekeeper.close(timeout_s / 4)
 
-    def _persists(self) -> int | None:
+    def _snapshots_ms(self) -> int | None:
         """Return the least time between two snapshots, in ms; None while the four streams are not recorded."""
         settings = self._settings()
         is_on = settings.FEATURE_PERSIST_STREAMS and not self._housekeeper.is_low
@@ -108,7 +110,8 @@ class Recording:
 
     def _is_recorded(self) -> bool:
         assert self._writer is not None
-        return self._persists() is not None and self._writer.states[Stream.TICKS].state != "degraded"
+        assert self._recorder is not None
+        return self._recorder.snapshots_ms is not None and self._writer.states[Stream.TICKS].state != "degraded"
 
     def _trouble(self, why: str | None) -> None:  # on the writer's thread
         event = Condition(ConditionName.DEGRADED, None if why is None else f"journal: {why}")

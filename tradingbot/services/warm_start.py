@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from tradingbot.config import Settings
 from tradingbot.engine.engine import Engine
 from tradingbot.engine.events import Output, Rejected
 from tradingbot.engine.recall import recall
-from tradingbot.engine.state import Checkpoint, SymbolMemory
+from tradingbot.engine.state import Checkpoint
 from tradingbot.io.jsonl import encode
 from tradingbot.io.jsonl_read import read_jsonl_tail
 from tradingbot.io.saved import load_anchors
@@ -34,6 +33,7 @@ __all__ = ["CAUGHT_UP", "Recovered", "recover"]
 CAUGHT_UP = "caught up"  # what the condition `restart` says: `prove` needs it to the letter
 MUTE = {"DROP_TRIGGER_VALUE": 1e-300, "GLOBAL_TRADING": False, "TICKER_MAX_JUMP_PCT": 1_000_000.0}
 HOUR_MS = 3_600_000
+NO_TICKS = "what is recorded of it are no ticks"
 
 Record = dict[str, Any]
 
@@ -120,16 +120,10 @@ class _Recovery:
             if self._is_late():
                 self.result.cold[symbol] = "WARMSTART_MAX_S are over"
                 continue
-            cut_ms = wanted.get(symbol, math.inf)
-            records = read_jsonl_tail(
-                self._state_dir / FOLDERS[Stream.TICKS], series, 0,
-                partial(_is_enough, base=base.position, cut_ms=cut_ms), segments=segments, ordered=True,
-            )  # fmt: skip
-            while records and (position := position_of(records[-1]) or base.position) > base.position:
-                later[position] = records.pop()
-                self._count(symbol, position, 1)
-            if symbol in wanted:
-                self._fill(windows, symbol, [record for record in records if record.get("ts_ms", cut_ms) > cut_ms])
+            try:
+                self._take(base, symbol, series, segments, wanted.get(symbol), windows, later)
+            except (KeyError, TypeError, AssertionError):
+                self.result.cold[symbol] = NO_TICKS
         self._phase("ticks")
         engine = self.result.engine
         engine.restore({**checkpoint, "windows": {symbol: window.points() for symbol, window in windows.items()}})
@@ -141,16 +135,38 @@ class _Recovery:
                 self.result.cold.setdefault(symbol, f"silent for {(self._now_ms - state.ts_ms) / HOUR_MS:.1f} h")
         self._chill(engine, self.result.cold, base)
 
+    def _take(
+        self,
+        base: Base,
+        symbol: str,
+        series: str,
+        segments: list[Segment],
+        cut_ms: float | None,
+        windows: dict[str, RollingWindow],
+        later: dict[Position, Record],
+    ) -> None:
+        """Read a symbol's ticks behind the checkpoint, and those after `cut_ms` for its window, unless that is None."""
+        records = read_jsonl_tail(
+            self._state_dir / FOLDERS[Stream.TICKS], series, 0,
+            partial(_is_enough, base=base.position, cut_ms=math.inf if cut_ms is None else cut_ms),
+            segments=segments, ordered=True,
+        )  # fmt: skip
+        while records and ((position := position_of(records[-1])) is None or position > base.position):
+            record = records.pop()
+            if position is not None:
+                later[position] = record
+                self._count(symbol, position, 1)
+        if cut_ms is not None:
+            self._fill(windows, symbol, [record for record in records if "seq" in record and record["ts_ms"] > cut_ms])
+
     def _fill(self, windows: dict[str, RollingWindow], symbol: str, records: list[Record]) -> None:
         """Make the window that holds these ticks, all within its lookback: their last maxima and minima."""
         highs: list[Point] = []
         lows: list[Point] = []
         high, low = -math.inf, math.inf
         for record in reversed(records):
-            last = record.get("last")
+            last = record["last"]
             if type(last) is not float:
-                if "seq" not in record:
-                    continue
                 last = _last(record)
             if last > high:
                 high = last
@@ -160,9 +176,8 @@ class _Recovery:
                 lows.append((record["ts_ms"], last))
         if highs:
             windows[symbol] = RollingWindow(reversed(highs), reversed(lows))
-            ends = [position for record in (records[0], records[-1]) if (position := position_of(record)) is not None]
-            for position in ends:
-                self._count(symbol, position, 0)
+            for record in (records[0], records[-1]):
+                self._count(symbol, (record["sid"], record["seq"]), 0)
             self.result.ticks += len(records)
 
     def _catch_up(self, engine: Engine, later: dict[Position, Record], journal: Sequence[Record]) -> None:
@@ -185,7 +200,7 @@ class _Recovery:
                 for record in held:
                     self._recall(engine, record)
                 continue
-            is_decided = any(record["type"] == "decision" and "restart" not in record["reasons"] for record in held)
+            is_decided = any(record.get("type") == "decision" and "restart" not in record["reasons"] for record in held)
             if not is_decided:
                 engine.conditions["restart"] = CAUGHT_UP
             engine.seq = position[1] - 1
@@ -215,7 +230,7 @@ class _Recovery:
             return
         try:
             recall(engine, output_of(record))
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             self.result.troubles.append(f"a record of the journal cannot be taken over: {error}")
 
     # without one
@@ -228,7 +243,7 @@ class _Recovery:
             self._build(engine, saved)
         checkpoint, old = engine.checkpoint(), trading.checkpoint()
         built = {memory.symbol: memory for memory in checkpoint.symbols}
-        for memory in map(_trading_part, old.symbols):
+        for memory in (memory.begun_anew() for memory in old.symbols):
             there = built.setdefault(memory.symbol, memory)
             there.order, there.position, there.parked = memory.order, memory.position, memory.parked
             there.last_exit_ms = memory.last_exit_ms
@@ -245,7 +260,7 @@ class _Recovery:
         settings = self._settings
         lookback_ms, stale_ms = settings.WINDOW_LOOKBACK_S * 1000, settings.ANCHOR_STALE_MINUTES * 60_000
         engine.restore(Engine(replace_settings(settings, **MUTE), self._steps).checkpoint())
-        ticks: list[Record] = []
+        ticks: dict[str, list[Record]] = {}
         for series, segments in self._tick_segments().items():
             symbol = symbol_of(series)
             if symbol is None:
@@ -253,19 +268,25 @@ class _Recovery:
             if self._is_late():
                 self.result.cold[symbol] = "WARMSTART_MAX_S are over"
                 continue
-            found = self._last_ticks(series, segments, lookback_ms)
+            try:
+                found = self._last_ticks(series, segments, lookback_ms)
+            except (KeyError, TypeError, AssertionError):
+                self.result.cold[symbol] = NO_TICKS
+                continue
             silent_ms = self._now_ms - found[-1]["ts_ms"] if found else 0
             if silent_ms > stale_ms:
                 self.result.cold[symbol] = f"silent for {silent_ms / HOUR_MS:.1f} h"
-            else:
-                ticks += found
+            elif found:
+                ticks[symbol] = found
         self._phase("ticks")
-        symbols = {record["symbol"] for record in ticks}
-        engine.load_anchors({symbol: anchor for symbol, anchor in saved.items() if symbol in symbols}, self._now_ms)
-        for record in sorted(ticks, key=itemgetter("sid", "seq")):
-            engine.tick(Ticker(record["symbol"], record["ts_ms"], record["last"], record["bid"], record["ask"]))
-            self._count(record["symbol"], (record["sid"], record["seq"]), 1)
-        if symbols:
+        engine.load_anchors({symbol: anchor for symbol, anchor in saved.items() if symbol in ticks}, self._now_ms)
+        for symbol, found in ticks.items():  # one after the other: where nothing fires no symbol knows of another
+            for record in found:
+                engine.tick(Ticker(symbol, record["ts_ms"], record["last"], record["bid"], record["ask"]))
+            for record in (found[0], found[-1]):
+                self._count(symbol, (record["sid"], record["seq"]), 0)
+            self.result.ticks += len(found)
+        if ticks:
             self.result.kind, self.result.source = "warm", "ticks"
         checkpoint = engine.checkpoint()
         checkpoint.settings = settings
@@ -281,10 +302,11 @@ class _Recovery:
     def _last_ticks(self, series: str, segments: list[Segment], lookback_ms: float) -> list[Record]:
         """Return the last WARMSTART_MAX_TICKS ticks of a series, and no fewer than its window needs."""
         folder, count = self._state_dir / FOLDERS[Stream.TICKS], max(self._settings.WARMSTART_MAX_TICKS, 1)
-        found = read_jsonl_tail(folder, series, count, segments=segments)
-        if found and found[0]["ts_ms"] > (cut_ms := found[-1]["ts_ms"] - lookback_ms):
-            is_old = partial(_is_old, cut_ms=cut_ms)
-            found = read_jsonl_tail(folder, series, count, is_old, segments=segments, ordered=True)
+        newest = read_jsonl_tail(folder, series, 1, segments=segments)
+        if not newest:
+            return []
+        is_old = partial(_is_old, cut_ms=newest[0]["ts_ms"] - lookback_ms)
+        found = read_jsonl_tail(folder, series, count, is_old, segments=segments, ordered=True)
         return [record for record in found if "seq" in record]
 
     # both
@@ -309,7 +331,7 @@ class _Recovery:
         if not cold:
             return
         checkpoint = engine.checkpoint()
-        checkpoint.symbols = [_trading_part(m) if m.symbol in cold else m for m in checkpoint.symbols]
+        checkpoint.symbols = [m.begun_anew() if m.symbol in cold else m for m in checkpoint.symbols]
         for symbol in cold:
             checkpoint.windows.pop(symbol, None)
         engine.restore(checkpoint)
@@ -365,14 +387,3 @@ def _input(record: Record) -> Any:
         return input_of(record)
     except (ValueError, KeyError):
         return None
-
-
-def _trading_part(memory: SymbolMemory) -> SymbolMemory:
-    """Return a symbol's memory as it begins anew: without window, session and trigger, with what was bought of it.
-
-    The last price stays for the account's equity; no guard looks at it before the first tick.
-    """
-    return SymbolMemory(
-        memory.symbol, last=memory.last, parked=memory.parked, order=memory.order, position=memory.position,
-        last_exit_ms=memory.last_exit_ms,
-    )  # fmt: skip
