@@ -160,3 +160,7 @@ def test_a_bot_is_running_stopped_dead_or_none(tmp_path: Path) -> None:
         found = find_bot(tmp_path)
         assert (found.state, found.pid, found.is_running) == (seen, 7, False)
         assert found.seen_ms is not None
+    (tmp_path / "status.json").write_bytes(orjson.dumps({"bot": {"pid": "x", "sid": None}}))
+    assert (find_bot(tmp_path).state, find_bot(tmp_path).pid) == ("dead", 0)
+    (tmp_path / "status.json").write_bytes(b"[]")
+    assert find_bot(tmp_path).state == "none"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ def find_bot(state_dir: Path) -> BotFacts:
         seen_ms = None
         with contextlib.suppress(OSError):
             seen_ms = int((state_dir / "status.json").stat().st_mtime * 1000)
-        facts = (str(told.get("sid", "")), int(told.get("pid", 0)), seen_ms)
+        facts = (str(told.get("sid", "")), _pid(told), seen_ms)
         if owner is None:
             if not told:
                 return BotFacts("none")
@@ -84,7 +85,7 @@ def find_bot(state_dir: Path) -> BotFacts:
         if told.get("started_ms") == owner.get("started_ms"):
             return BotFacts(str(told.get("state")), *facts, True)
         if time.monotonic() > end_s:
-            return BotFacts("starting", "", int(owner.get("pid", 0)), seen_ms, True)
+            return BotFacts("starting", "", _pid(owner), seen_ms, True)
         time.sleep(0.05)
 
 
@@ -127,6 +128,12 @@ def _trouble(state_dir: Path, request: Path, bot: BotFacts) -> str:
     if lock_owner(state_dir) is None:
         return f"the bot (process {bot.pid}) has stopped and has not come back: look at its log, and start it"
     return f"the bot (process {bot.pid}) is not running again yet: look at its log"
+
+
+def _pid(facts: Mapping[str, Any]) -> int:
+    """Return a process's number, 0 where a file says none."""
+    pid = facts.get("pid")
+    return pid if isinstance(pid, int) else 0
 
 
 def _is_alive(pid: int) -> bool:

@@ -91,7 +91,8 @@ class LeftBehind:
 class Plan:
     """Hold what a rollback is to do, as it is stored; an undoing names in `undoes` the rollback that it takes back.
 
-    `id` is empty until it is stored. `foresight` says what the last hour would have looked like. `foreign` are the
+    `id` is empty until it is stored. `trouble` is what is wrong with overrides.json: it is then set aside, and what the
+    last good one says is written anew. `foresight` says what the last hour would have looked like. `foreign` are the
     overrides that an undoing leaves: others have changed them since.
     """
 
@@ -109,6 +110,7 @@ class Plan:
     foresight: dict[str, Any] = field(default_factory=dict)
     foreign: dict[str, Override | None] = field(default_factory=dict)
     undoes: str = ""
+    trouble: str = ""
     id: str = ""
 
     @property
@@ -128,7 +130,8 @@ class Plan:
     @property
     def is_needed(self) -> bool:
         """Say whether there is anything to do."""
-        return any(change.is_change for change in self.changes) or self.needs_restart or self.from_empty
+        is_change = any(change.is_change for change in self.changes)
+        return is_change or self.needs_restart or self.from_empty or bool(self.trouble)
 
     def to_record(self) -> dict[str, Any]:
         """Return a JSON object."""
@@ -144,7 +147,7 @@ def make_plan(
     if from_empty and not (restart and profile.name == "warmstart"):
         raise UsageError("--from-empty goes with rollback warmstart --restart: only a cold start begins from empty")
     state_dir, asked = effective.state_dir, signature(why)
-    entries, _ = peek_entries(state_dir)
+    entries, trouble = peek_entries(state_dir)
     off = Override(False, asked["time_ms"], asked["who"], asked["host"], asked["why"])
     is_off = {key for key, entry in entries.items() if entry.value is False}
     wanted = {key: entries[key] if key in is_off else off for key in profile.flags}
@@ -153,13 +156,14 @@ def make_plan(
     return Plan(
         "rollback", profile.name, asked["who"], asked["host"], asked["time_ms"], asked["why"], restart, from_empty,
         changes, bot, tuple(_left_behind(state_dir, profile)), _foresight(state_dir, profile, bot, compares),
+        trouble=trouble,
     )  # fmt: skip
 
 
 def make_undo(effective: Effective, rolled_back: Plan, why: str, restart: bool = False) -> Plan:
     """Return the plan that gives the overrides that a rollback changed back as they were."""
     state_dir, asked = effective.state_dir, signature(why)
-    entries, _ = peek_entries(state_dir)
+    entries, trouble = peek_entries(state_dir)
     wanted: dict[str, Override | None] = {}
     foreign: dict[str, Override | None] = {}
     for change in rolled_back.changes:
@@ -171,7 +175,7 @@ def make_undo(effective: Effective, rolled_back: Plan, why: str, restart: bool =
     changes = _changes(effective, entries, wanted, bot, restart)
     return Plan(
         "undo", rolled_back.profile, asked["who"], asked["host"], asked["time_ms"], asked["why"], restart, False,
-        changes, bot, foreign=foreign, undoes=rolled_back.id,
+        changes, bot, foreign=foreign, undoes=rolled_back.id, trouble=trouble,
     )  # fmt: skip
 
 

@@ -19,6 +19,8 @@ def plan_text(plan: Record, state: str, done: Sequence[str] = ()) -> str:
     if done:
         how = "with" if plan["restart"] else "without"
         lines.append(f"begun {_utc(plan['time_ms'])} UTC {how} --restart, it goes on behind: {', '.join(done)}")
+    if plan["trouble"]:
+        lines.append(f"{plan['trouble']}: it is set aside, and the last good one counts")
     for change in plan["changes"]:
         lines += _change(change, plan["kind"])
     lines += [_left(key, entry) for key, entry in plan["foreign"].items()]
