@@ -117,9 +117,9 @@ def test_behind_what_is_not_recorded_both_go_on_from_the_next_checkpoint(tmp_pat
     """The stretch is named with its reason; what stands around it is compared."""
     run = Recorded(tmp_path)
     minutes(run, 5)
-    run.persists = None
+    run.recorder.snapshots_ms = None
     minutes(run, 20)
-    run.persists = 500
+    run.recorder.snapshots_ms = 500
     minutes(run, 5)
     run.end()
     found = compare(tmp_path, None, {"GLOBAL_TRADING": False})
