@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 
 
-class Shortage:
+class Shortage(ABC):
     """Be on from one input of the series to another."""
 
     def __init__(self, folder: Path, words: list[str]) -> None:
@@ -23,13 +24,13 @@ class Shortage:
         elif place == self._last:
             self.end()
 
+    @abstractmethod
     def begin(self) -> None:
         """Bring it about."""
-        raise NotImplementedError
 
+    @abstractmethod
     def end(self) -> None:
         """Take it back."""
-        raise NotImplementedError
 
 
 class FullDisk(Shortage):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ __all__ = ["CAUGHT_UP", "Recovered", "recover"]
 CAUGHT_UP = "caught up"  # what the condition `restart` says: `prove` needs it to the letter
 MUTE = {"DROP_TRIGGER_VALUE": 1e-300, "GLOBAL_TRADING": False, "TICKER_MAX_JUMP_PCT": 1_000_000.0}
 HOUR_MS = 3_600_000
+TOO_LATE = "WARMSTART_MAX_S are over"
 NO_TICKS = "what is recorded of it are no ticks"
 
 Record = dict[str, Any]
@@ -70,7 +71,6 @@ class _Recovery:
         self._began_s = self._phase_s = monotonic()
         self._is_warm = settings.FEATURE_WARMSTART_TICKS
         self.result = Recovered(Engine(settings, amount_steps))
-        self._segments: dict[str, list[Segment]] = {}
 
     def run(self) -> Recovered:
         """Return the engine and how it came about."""
@@ -113,13 +113,7 @@ class _Recovery:
             if memory["symbol"] not in windows and not memory["fresh"]
         }
         later: dict[Position, Record] = {}
-        for series, segments in self._tick_segments().items():
-            symbol = symbol_of(series)
-            if symbol is None:
-                continue
-            if self._is_late():
-                self.result.cold[symbol] = "WARMSTART_MAX_S are over"
-                continue
+        for symbol, series, segments in self._recorded():
             try:
                 self._take(base, symbol, series, segments, wanted.get(symbol), windows, later)
             except (KeyError, TypeError, AssertionError):
@@ -196,7 +190,7 @@ class _Recovery:
             event = None if found is None else _input(found)
             if event is None or self._is_late():
                 if found is not None and "symbol" in found:
-                    self.result.cold.setdefault(found["symbol"], "WARMSTART_MAX_S are over")
+                    self.result.cold.setdefault(found["symbol"], TOO_LATE)
                 for record in held:
                     self._recall(engine, record)
                 continue
@@ -261,13 +255,7 @@ class _Recovery:
         lookback_ms, stale_ms = settings.WINDOW_LOOKBACK_S * 1000, settings.ANCHOR_STALE_MINUTES * 60_000
         engine.restore(Engine(replace_settings(settings, **MUTE), self._steps).checkpoint())
         ticks: dict[str, list[Record]] = {}
-        for series, segments in self._tick_segments().items():
-            symbol = symbol_of(series)
-            if symbol is None:
-                continue
-            if self._is_late():
-                self.result.cold[symbol] = "WARMSTART_MAX_S are over"
-                continue
+        for symbol, series, segments in self._recorded():
             try:
                 found = self._last_ticks(series, segments, lookback_ms)
             except (KeyError, TypeError, AssertionError):
@@ -355,11 +343,19 @@ class _Recovery:
         self.result.symbols = sum(not memory.fresh for memory in checkpoint.symbols)
         self._phase("begin")
 
-    def _tick_segments(self) -> dict[str, list[Segment]]:
+    def _recorded(self) -> Iterator[tuple[str, str, list[Segment]]]:
+        """Yield symbol, series and segments of recorded ticks while there is time; who comes after that starts cold."""
         found: dict[str, list[Segment]] = {}
         for segment in list_segments(self._state_dir / FOLDERS[Stream.TICKS]):
             found.setdefault(segment.series, []).append(segment)
-        return found
+        for series, segments in found.items():
+            symbol = symbol_of(series)
+            if symbol is None:
+                continue
+            if self._is_late():
+                self.result.cold[symbol] = TOO_LATE
+            else:
+                yield symbol, series, segments
 
     def _count(self, symbol: str, position: Position, ticks: int) -> None:
         self.result.ticks += ticks
