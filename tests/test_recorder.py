@@ -12,9 +12,11 @@ from tradingbot.config import make_settings
 from tradingbot.engine.engine import Engine
 from tradingbot.engine.events import SettingsChanged
 from tradingbot.io import sealing
+from tradingbot.io.jsonl import RotatingJSONLWriter
 from tradingbot.io.segments import list_segments
 from tradingbot.io.streams import FOLDERS, Stream
 from tradingbot.market.ticker import Ticker
+from tradingbot.services import keeper
 from tradingbot.services.housekeeping import Housekeeper
 from tradingbot.services.memory import Recovered
 from tradingbot.services.recording import Recording
@@ -175,3 +177,27 @@ def test_a_low_disk_and_the_flag_are_heeded_by_a_recording(tmp_path: Path) -> No
     recording.look()
     assert written() == 10
     recording.end()
+
+
+def test_the_journal_is_durable_before_a_checkpoint_that_knows_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power loss may take the last second of the journal, but never leave a checkpoint that is ahead of it."""
+    run = Recorded(tmp_path)
+    told: list[str] = []
+    sync = RotatingJSONLWriter.sync
+
+    def noted(writer: RotatingJSONLWriter) -> None:
+        told.append(writer._series)
+        sync(writer)
+
+    monkeypatch.setattr(RotatingJSONLWriter, "sync", noted)
+    monkeypatch.setattr(keeper, "save_checkpoint", lambda *_: told.append("checkpoint"))
+    settings = run.engine.settings
+    kept = keeper.Keeper(
+        tmp_path, "s", run.engine, run.writer, lambda: settings, lambda: True, lambda: run.now_ms, lambda: None,
+        durable=True,
+    )  # fmt: skip
+    run.adopt(settings)
+    kept.keep()
+    assert told[:2] == ["journal", "checkpoint"]

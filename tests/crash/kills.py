@@ -100,6 +100,5 @@ ROW = Row(
         "plain file removed first": with_defect("seal", "plain file removed first"),
         "all that is sealed deleted": with_defect("retain", "all that is sealed deleted"),
         "trigger let through at the restart": with_defect("again", "trigger let through at the restart"),
-        "next session sorts before": with_defect("memory", "next session sorts before"),
     },
 )  # fmt: skip

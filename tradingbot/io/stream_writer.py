@@ -154,6 +154,13 @@ class StreamWriter:
         self._write_waiting()
         self._sync()
 
+    def sync_journal(self) -> None:
+        """Make durable what is written of the journal: for a job, on the thread that writes. Raises OSError."""
+        key = (JOURNAL, JOURNAL.value)
+        if key in self._dirty:
+            del self._dirty[key]
+            self._writers[key].sync()
+
     def waiting_bytes(self) -> int:
         """Return how many bytes have been put and are not written."""
         return self._put_bytes - self._done_bytes

@@ -98,6 +98,8 @@ class Keeper:
         def job() -> None:  # on the writer's thread
             try:
                 if self._writer.states[Stream.TICKS].dropped == dropped:  # else the windows cannot be made again
+                    if self._durable:  # it must not outlive, in a power loss, the decisions that it knows of
+                        self._writer.sync_journal()
                     save_checkpoint(self._state_dir, text, self._durable)
                     self._seq = seq
                 if has_moved and anchors is not None:
