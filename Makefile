@@ -10,7 +10,7 @@
 # make clean   remove what make has made
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PY := .venv/bin/python
-SYSTEM_PACKAGES := strace xfsprogs
+SYSTEM_PACKAGES := chromium chromium-driver git strace xfsprogs
 PYTEST_ARGS ?= -n 2
 SPEED ?= 30
 DURATION ?=

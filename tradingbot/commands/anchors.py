@@ -6,19 +6,30 @@ import argparse
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from tradingbot.commands.arguments import Add, add_asking
 from tradingbot.commands.past import tell_damage
-from tradingbot.commands.shared import print_json, print_text, settings_of
-from tradingbot.commands.upkeep import ask
+from tradingbot.commands.shared import ask, print_json, print_text, settings_of
 from tradingbot.errors import UsageError
 
 if TYPE_CHECKING:
     from tradingbot.ops.anchors import ResetPlan
     from tradingbot.ops.history import History
 
-__all__ = ["anchors"]
+__all__ = ["add_to", "anchors"]
 
 PATIENCE_S = 5.0  # a bot looks for requests once a second
 NO = 2
+
+
+def add_to(add: Add) -> None:
+    """Add the commands of this module, with their arguments."""
+    text = "show the anchors with where they come from, or have some begin anew"
+    example = 'tradingbot anchors; tradingbot anchors reset BTC/USDT --why "set by a spike"'
+    command = add("anchors", anchors, text, example)
+    command.add_argument("action", nargs="?", choices=["reset"], help="start the symbols' session and anchor anew")
+    command.add_argument("symbols", nargs="*", metavar="SYMBOL", help="which")
+    command.add_argument("--all", action="store_true", help="every symbol")
+    add_asking(command)
 
 
 def anchors(arguments: argparse.Namespace) -> int:

@@ -7,9 +7,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tradingbot.commands.arguments import Add
 from tradingbot.commands.shared import answer, complain, home_of, print_text
 
-__all__ = ["arm", "kill", "status", "stop", "target"]
+__all__ = ["add_to", "arm", "kill", "status", "stop", "target"]
+
+
+def add_to(add: Add) -> None:
+    """Add the commands of this module, with their arguments."""
+    add("status", status, "show what the running bot is and sees", "tradingbot status --json | jq .data")
+    add("stop", stop, "stop the running bot cleanly", "tradingbot stop")
+    text = "switch the kill switch on: no new position"
+    killing = add("kill", kill, text, 'tradingbot kill --why "exchange odd"')
+    for command in (killing, add("arm", arm, "switch the kill switch off", "tradingbot arm")):
+        command.add_argument("--why", default="operator", metavar="TEXT", help="the reason, for whoever looks later")
 
 
 def target(arguments: argparse.Namespace) -> tuple[Path, float]:

@@ -8,14 +8,35 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tradingbot.commands.shared import answer, complain, from_here, settings_of
-from tradingbot.commands.upkeep import LOCKS, ask
+from tradingbot.commands.arguments import Add, add_asking
+from tradingbot.commands.shared import answer, ask, complain, from_here, settings_of
+from tradingbot.commands.upkeep import LOCKS
 from tradingbot.errors import UsageError
 
 if TYPE_CHECKING:
     from tradingbot.io.market_files import DataFile
 
-__all__ = ["export", "import_", "moment_ms"]
+__all__ = ["add_to", "export", "import_", "moment_ms"]
+
+
+def add_to(add: Add) -> None:
+    """Add the commands of this module, with their arguments."""
+    text = "write what is recorded as tables, a file a stream"
+    command = add("export", export, text, "tradingbot export build/run/state --to parquet --stream ticks")
+    command.add_argument("folder", nargs="?", metavar="STATE")
+    command.add_argument("--to", choices=("parquet", "csv"), required=True, help="what to write")
+    command.add_argument("--out", default="export", metavar="DIR", help="folder of the tables (export)")
+    names = ("ticks", "snapshots", "windows", "anchors", "journal")
+    text = "this stream alone; repeatable"
+    command.add_argument("--stream", action="append", choices=names, metavar="NAME", help=f"{text}: {', '.join(names)}")
+    command.add_argument("--symbol", action="append", metavar="S", help="this symbol alone; repeatable")
+    text = "records from this time on: 2026-11-23, 2026-11-23T02:30 (UTC), or ms"
+    command.add_argument("--since", type=moment_ms, metavar="TIME", help=text)
+    command.add_argument("--until", type=moment_ms, metavar="TIME", help="records before this time")
+    text = "record market data of others as a session, as if the bot had watched it"
+    command = add("import", import_, text, "tradingbot import candles.parquet --state research")
+    command.add_argument("data", nargs="+", metavar="FILE_OR_DIRECTORY", help="Parquet, CSV or JSONL")
+    add_asking(command)
 
 
 def export(arguments: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ import argparse
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from tradingbot.commands.arguments import Add, count
 from tradingbot.commands.control import target
 from tradingbot.commands.shared import complain, print_json, print_text
 from tradingbot.errors import UsageError
@@ -13,9 +14,20 @@ from tradingbot.errors import UsageError
 if TYPE_CHECKING:
     from tradingbot.ops.history import History
 
-__all__ = ["explain", "tell_damage"]
+__all__ = ["add_to", "explain", "tell_damage"]
 
 LISTED = 10  # triggers of a symbol
+
+
+def add_to(add: Add) -> None:
+    """Add the commands of this module, with their arguments."""
+    text = "say in words why a trigger came, what became of it, or why none came"
+    command = add("explain", explain, text, "tradingbot explain --last; tradingbot explain --near")
+    command.add_argument("id", nargs="?", metavar="ID", help="a trigger, as log and table name it")
+    command.add_argument("--last", action="store_true", help="the newest trigger (with --symbol: of that symbol)")
+    command.add_argument("--symbol", metavar="S", help="the newest triggers of a symbol, as a list")
+    command.add_argument("--near", action="store_true", help="how close prices came to their thresholds, by the hour")
+    command.add_argument("--hours", type=count, default=6, metavar="N", help="how many hours --near looks at (6)")
 
 
 def tell_damage(history: History) -> None:

@@ -5,12 +5,39 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from tradingbot.commands.arguments import Add, minutes
 from tradingbot.commands.shared import answer, complain, from_here, home_of, print_json, print_text, settings_of
 from tradingbot.errors import UsageError
 
-__all__ = ["compare", "prove", "replay"]
+__all__ = ["add_to", "compare", "prove", "replay"]
 
 NAMED = 20  # damaged lines; all are counted
+
+
+def add_to(add: Add) -> None:
+    """Add the commands of this module, with their arguments."""
+    command = add(
+        "replay",
+        replay,
+        "run the engine over recorded market data",
+        "tradingbot replay trades.parquet --set DROP_TRIGGER_VALUE=0.99 --set GLOBAL_TRADING=true --out result",
+    )
+    command.add_argument("data", nargs="+", metavar="FILE_OR_DIRECTORY", help="Parquet, CSV or JSONL")
+    command.add_argument("--out", metavar="DIR", help="write decisions.jsonl, trades.jsonl and summary.json there")
+    text = "run what was recorded through the engine again: equal?"
+    command = add("prove", prove, text, "tradingbot prove build/run/state")
+    command.add_argument("folder", nargs="?", metavar="STATE")
+    text = "only the last minutes, from the last checkpoint before them"
+    command.add_argument("--last", type=minutes, metavar="MIN", help=text)
+    summary = "run what was recorded under two settings: what would have been decided otherwise?"
+    example = "tradingbot compare build/run/state --set FEATURE_ANCHOR_ENABLED=false --last 60"
+    command = add("compare", compare, summary, example)
+    command.add_argument("folder", nargs="?", metavar="STATE")
+    command.add_argument("--last", type=minutes, metavar="MIN", help=text)
+    text = "a setting of theirs, the other side; repeatable (--set is ours; a side without any is as recorded)"
+    command.add_argument("--against", metavar="KEY=VALUE", action="append", default=[], help=text)
+    text = "write compare.json there, and each side's decisions.jsonl and trades.jsonl"
+    command.add_argument("--out", metavar="DIR", help=text)
 
 
 def replay(arguments: argparse.Namespace) -> int:

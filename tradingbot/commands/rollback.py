@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from tradingbot.commands.shared import answer, complain
+from tradingbot.commands.arguments import Add, add_asking
+from tradingbot.commands.shared import answer, ask, complain
 from tradingbot.commands.switches import effective_of
-from tradingbot.commands.upkeep import ask
 from tradingbot.errors import UsageError
 
 if TYPE_CHECKING:
@@ -15,9 +15,28 @@ if TYPE_CHECKING:
     from tradingbot.ops.rollback_plan import Plan
     from tradingbot.ops.rollback_store import Stored
 
-__all__ = ["restart", "rollback"]
+__all__ = ["add_to", "restart", "rollback"]
 
 NO = 2
+
+
+def add_to(add: Add) -> None:
+    """Add the commands of this module, with their arguments."""
+    text = "roll features back by their flags: planned first, done step by step, checked; or undo that"
+    example = 'tradingbot rollback anchor --why "odd anchors"; tradingbot rollback --undo --why "was the feed"'
+    command = add("rollback", rollback, text, example)
+    command.add_argument("profile", nargs="?", metavar="PROFILE", help="all, persistence, warmstart, retry or anchor")
+    command.add_argument("--restart", action="store_true", help="restart a running bot where something needs it")
+    command.add_argument("--from-empty", action="store_true", help="with warmstart --restart: anchors begin anew too")
+    command.add_argument("--dry-run", action="store_true", help="show the plan alone")
+    command.add_argument("--no-compare", action="store_true", help="do not look at what the last hour would have been")
+    command.add_argument("--list", action="store_true", help="show the profiles, and past rollbacks")
+    text = "take a rollback back, by default the last one"
+    command.add_argument("--undo", nargs="?", const="", metavar="ID", help=text)
+    add_asking(command)
+    text = "have the running bot stop cleanly and begin anew, in its own process"
+    command = add("restart", restart, text, 'tradingbot restart --why "settings that take a restart"')
+    add_asking(command)
 
 
 def restart(arguments: argparse.Namespace) -> int:

@@ -7,10 +7,25 @@ import os
 import sys
 from pathlib import Path
 
+from tradingbot.commands.arguments import Add
 from tradingbot.commands.shared import settings_of
 from tradingbot.errors import UsageError
 
-__all__ = ["exchange", "run"]
+__all__ = ["add_to", "exchange", "run"]
+
+
+def add_to(add: Add) -> None:
+    """Add the commands of this module, with their arguments."""
+    command = add(
+        "exchange",
+        exchange,
+        "run the embedded exchange alone, for any ccxt program",
+        "tradingbot exchange --port 18080 --set EMBEDDED_SPEED=60",
+    )
+    command.add_argument("--port", type=int, default=0, metavar="N", help="port on 127.0.0.1 (0: a free one)")
+    command.add_argument("--api-key", default="key", metavar="K", help="the key it accepts (key)")
+    command.add_argument("--faults", metavar="FILE", help="a script of faults to play (docs/EXCHANGE.md)")
+    command.add_argument("--api-secret", default="secret", metavar="S", help="the secret it accepts (secret)")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import argparse
 
+from tradingbot.commands.arguments import Add
 from tradingbot.commands.shared import print_json, print_text, settings_of
 
-__all__ = ["config"]
+__all__ = ["add_to", "config"]
+
+
+def add_to(add: Add) -> None:
+    """Add the commands of this module, with their arguments."""
+    text = "show every setting, its value, source and meaning"
+    command = add("config", config, text, "tradingbot config --json")
+    command.add_argument("--schema", action="store_true", help="print the JSON Schema of a settings file")
 
 
 def config(arguments: argparse.Namespace) -> int:

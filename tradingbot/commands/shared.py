@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tradingbot.errors import UsageError
+
 if TYPE_CHECKING:
     from tradingbot.io.home import Home
     from tradingbot.io.overrides import Effective
 
-__all__ = ["answer", "complain", "from_here", "home_of", "print_json", "print_text", "settings_of"]
+__all__ = ["answer", "ask", "complain", "from_here", "home_of", "print_json", "print_text", "settings_of"]
 
 
 def home_of(arguments: argparse.Namespace) -> Home:
@@ -70,3 +72,24 @@ def answer(arguments: argparse.Namespace, document: dict[str, Any], text: str) -
     from tradingbot.ui.plain import json_text
 
     print_text(json_text(document) if arguments.json else text)
+
+
+def ask(arguments: argparse.Namespace, plan: str) -> bool:
+    """Show a plan and return whether to do it: at once with --yes, else as the terminal says; without one, no.
+
+    Raises UsageError where it would be done and --why does not say why.
+    """
+    if not arguments.json:
+        print_text(plan)
+    if (arguments.yes or sys.stdin.isatty()) and not arguments.why:
+        raise UsageError('nothing was changed: say why, for the audit: --why "..."')
+    if arguments.yes:
+        return True
+    if not sys.stdin.isatty():
+        complain("nothing was changed: there is no terminal to ask on; --yes does it without asking")
+        return False
+    print("do it? [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() in ("y", "yes"):
+        return True
+    complain("nothing was changed")
+    return False

@@ -6,14 +6,33 @@ import argparse
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from tradingbot.commands.shared import answer, settings_of
-from tradingbot.commands.upkeep import ask
+from tradingbot.commands.arguments import Add, add_asking
+from tradingbot.commands.shared import answer, ask, settings_of
 from tradingbot.errors import SettingsError, UsageError
 
 if TYPE_CHECKING:
     from tradingbot.io.overrides import Effective
 
-__all__ = ["clear", "effective_of", "flags", "set_"]
+__all__ = ["add_to", "clear", "effective_of", "flags", "set_"]
+
+
+def add_to(add: Add) -> None:
+    """Add the commands of this module, with their arguments."""
+    text = "show the feature flags, or switch some, on a running bot or for the next start"
+    example = 'tradingbot flags; tradingbot flags set FEATURE_ANCHOR_ENABLED=off --why "odd anchors"'
+    command = add("flags", flags, text, example)
+    command.add_argument("action", nargs="?", choices=["set"], help="switch flags")
+    command.add_argument("assignments", nargs="*", metavar="NAME=on/off", help="which, and how")
+    add_asking(command)
+    text = "override settings, on a running bot or for the next start"
+    command = add("set", set_, text, 'tradingbot set MAX_CONCURRENT_POSITIONS=1 --why "thin market"')
+    command.add_argument("assignments", nargs="+", metavar="KEY=VALUE", help="a setting and its value")
+    add_asking(command)
+    text = "take overrides back"
+    command = add("clear", clear, text, 'tradingbot clear MAX_CONCURRENT_POSITIONS --why "market is back"')
+    command.add_argument("keys", nargs="*", metavar="KEY", help="which")
+    command.add_argument("--all", action="store_true", help="every override")
+    add_asking(command)
 
 
 def flags(arguments: argparse.Namespace) -> int:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from pathlib import Path
 
-from tradingbot.commands.shared import answer, complain, from_here, print_text, settings_of
-from tradingbot.errors import SettingsError, UsageError
+from tradingbot.commands.arguments import Add, add_asking
+from tradingbot.commands.shared import answer, ask, complain, from_here, settings_of
+from tradingbot.errors import SettingsError
 
-__all__ = ["ask", "fsck", "state_and_limit"]
+__all__ = ["add_to", "fsck", "state_and_limit"]
 
 LOCKS = ("lock", "exchange.lock")  # the bot's, and the embedded exchange's, whose account lies there too
+
+
+def add_to(add: Add) -> None:
+    """Add the commands of this module, with their arguments."""
+    text = "look for damage, gaps and left-over files in what is recorded, and how long the disk lasts"
+    command = add("fsck", fsck, text, 'tradingbot fsck build/run/state --repair --why "power loss"')
+    command.add_argument("folder", nargs="?", metavar="STATE")
+    command.add_argument("--repair", action="store_true", help="show what can be mended, ask, and mend it")
+    add_asking(command)
 
 
 def fsck(arguments: argparse.Namespace) -> int:
@@ -51,27 +60,6 @@ def fsck(arguments: argparse.Namespace) -> int:
         text = printable_lines(report_text(after, len(plan(after))))
         answer(arguments, after.to_record() | {"repaired": [str(each) for each in outcomes]}, f"{done}\n\n{text}")
         return after.exit_code
-
-
-def ask(arguments: argparse.Namespace, plan: str) -> bool:
-    """Show a plan and return whether to do it: at once with --yes, else as the terminal says; without one, no.
-
-    Raises UsageError where it would be done and --why does not say why.
-    """
-    if not arguments.json:
-        print_text(plan)
-    if (arguments.yes or sys.stdin.isatty()) and not arguments.why:
-        raise UsageError('nothing was changed: say why, for the audit: --why "..."')
-    if arguments.yes:
-        return True
-    if not sys.stdin.isatty():
-        complain("nothing was changed: there is no terminal to ask on; --yes does it without asking")
-        return False
-    print("do it? [y/N] ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip().lower() in ("y", "yes"):
-        return True
-    complain("nothing was changed")
-    return False
 
 
 def state_and_limit(arguments: argparse.Namespace) -> tuple[Path, int]:

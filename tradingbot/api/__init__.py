@@ -1,0 +1,1 @@
+"""What notebooks and interactive sessions use: the public functions, and results that show themselves."""

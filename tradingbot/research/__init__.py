@@ -1,0 +1,1 @@
+"""What is recorded as tables and figures, and what can be learnt from it."""
