@@ -187,6 +187,8 @@ def read_state(state_dir: Path, outcome: Outcome) -> OnDisk:
             if kind == "gap":
                 disk.missing += entry["missing"]
             if (stream is Stream.TICKS and kind is None) or kind in INPUTS:
+                if not outcome.holds("seq" in entry, f"no number, so of another file: {entry!r:.200}", "unreadable"):
+                    continue
                 of = disk.inputs.setdefault(sid, {})
                 outcome.holds(entry["seq"] not in of, f"input {entry['seq']} of {sid} is there twice")
                 of[entry["seq"]] = entry
