@@ -135,10 +135,10 @@ def trigger_fires(tried: Tried) -> Finding:
     if stays or early:
         what = f"{len(stays)} triggers without the fall" if stays else "a trigger before the fall was deep enough"
         return Finding(TRIGGER, Verdict.FAILED, f"{what}, in a scratch session", evidence, fix, "anchor")
-    first = falls[0]
+    first, after_s = falls[0], (falls[0]["ts_ms"] - tried.due_ms) / 1000
     says = (
-        f"in a scratch session a fall of {tried.depth_pct:.2f} % fired "
-        f"after {(first['ts_ms'] - tried.due_ms) / 1000:g} s ({first['reference_source']}, {first['outcome']}), and a third of it did not"
+        f"in a scratch session a fall of {tried.depth_pct:.2f} % fired after {after_s:g} s "
+        f"({first['reference_source']}, {first['outcome']}), and a third of it did not"
     )
     return Finding(TRIGGER, Verdict.OK, says, evidence)
 
