@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from tradingbot import __version__
 from tradingbot.commands import (
     anchors,
+    cleanup,
     control,
     convert,
     past,
@@ -32,7 +33,20 @@ __all__ = ["main"]
 
 INTERRUPTED, TERMINATED = 130, 143
 
-MODULES = (recorded, settings, switches, rollback, verification, past, anchors, control, running, upkeep, convert)
+MODULES = (
+    recorded,
+    settings,
+    switches,
+    rollback,
+    verification,
+    past,
+    anchors,
+    control,
+    running,
+    upkeep,
+    convert,
+    cleanup,
+)
 """Where the commands are, in the order in which --help shows them."""
 
 
