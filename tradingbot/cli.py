@@ -15,6 +15,7 @@ from tradingbot.commands import (
     anchors,
     control,
     convert,
+    doctor,
     past,
     recorded,
     rollback,
@@ -31,7 +32,7 @@ __all__ = ["main"]
 
 INTERRUPTED, TERMINATED = 130, 143
 
-MODULES = (recorded, settings, switches, rollback, past, anchors, control, running, upkeep, convert)
+MODULES = (recorded, settings, switches, rollback, past, anchors, control, running, upkeep, doctor, convert)
 """Where the commands are, in the order in which --help shows them."""
 
 
