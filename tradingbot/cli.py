@@ -16,6 +16,7 @@ from tradingbot.commands import (
     cleanup,
     control,
     convert,
+    doctor,
     past,
     recorded,
     rollback,
@@ -46,6 +47,7 @@ MODULES = (
     upkeep,
     convert,
     cleanup,
+    doctor,
 )
 """Where the commands are, in the order in which --help shows them."""
 
