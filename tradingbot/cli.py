@@ -17,6 +17,7 @@ from tradingbot.commands import (
     convert,
     past,
     recorded,
+    reports,
     rollback,
     running,
     settings,
@@ -31,7 +32,7 @@ __all__ = ["main"]
 
 INTERRUPTED, TERMINATED = 130, 143
 
-MODULES = (recorded, settings, switches, rollback, past, anchors, control, running, upkeep, convert)
+MODULES = (recorded, settings, switches, rollback, past, anchors, control, running, upkeep, convert, reports)
 """Where the commands are, in the order in which --help shows them."""
 
 
