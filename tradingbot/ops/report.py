@@ -21,6 +21,7 @@ from tradingbot.io.segments import make_folder
 from tradingbot.io.state_files import LockHeldError, StateLock
 from tradingbot.ops.notebooks import Notebook, checkout, find_notebook
 from tradingbot.ops.report_index import (
+    ENDINGS,
     Report,
     abandoned,
     forget_old,
@@ -117,7 +118,7 @@ def run_report(
 def _run(
     notebook: Notebook, report: Report, place: Place, timeout_s: float, keep: int, progress: Progress | None
 ) -> Finished:
-    folder = place.report_dir
+    folder, begun = place.report_dir, report
     partial = folder / report.files["notebook"]
     try:
         write_record(folder, report)
@@ -125,27 +126,23 @@ def _run(
         outcome = execute(notebook, report, partial, place.environ, timeout_s, progress)
         ended_ms = max(int(time.time() * 1000), report.started_ms)
         report = conclude_report(folder, replace(report, ended_ms=ended_ms), notebook, outcome)
+        removed = tidy(folder, keep)
     except OSError as error:
-        left = _leave_partial(folder, report)
+        left = _left(folder, begun)
         raise UnwrittenReportError(
             f"{error.strerror or error}: the report in {folder} could not be written; {left}"
         ) from None
-    removed = tidy(folder, keep)
     return Finished(report, folder, removed)
 
 
-def _leave_partial(folder: Path, report: Report) -> str:
-    """Keep what a full disk has left of a report under the name of an incomplete one; return words for it."""
-    for path in folder.glob(f"{report.stem}*.tmp"):
-        path.unlink(missing_ok=True)
-    for ending in (".html", "_incomplete.html", ".json"):
-        (folder / f"{report.stem}{ending}").unlink(missing_ok=True)
-    target = folder / f"{report.stem}_incomplete.ipynb"
-    for source in (folder / f"{report.stem}.ipynb", folder / report.files["notebook"]):
-        if source.exists():
-            source.replace(target)
-            return f"what was executed until then is in {target}"
-    return "nothing of the run is kept" if not target.exists() else f"what was executed until then is in {target}"
+def _left(folder: Path, report: Report) -> str:
+    """Remove what a full disk has torn, and say what is left of a run, which its record still says is to be concluded."""
+    for ending in (".json", *ENDINGS["notebook"], *ENDINGS["page"]):
+        (folder / f"{report.stem}{ending}.tmp").unlink(missing_ok=True)
+    partial = folder / report.files["notebook"]
+    if not partial.exists():
+        return "nothing of the run is kept"
+    return f"what was executed until then is in {partial}, and the next report, or report --list, makes its page"
 
 
 def _begin(notebook: Notebook, given: Mapping[str, Any], place: Place) -> Report:
@@ -201,7 +198,7 @@ def tidy(folder: Path, keep: int | None) -> tuple[str, ...]:
     with _locked(folder):
         for report in abandoned(folder):
             with contextlib.suppress(OSError):
-                conclude_report(folder, report, None, Outcome("killed"))
+                conclude_report(folder, report, None, Outcome("abandoned"))
         removed = () if keep is None else tuple(report.stem for report in forget_old(folder, keep))
         write_index(folder)
     return removed

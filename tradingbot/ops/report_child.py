@@ -7,8 +7,10 @@ may be ended at any moment; SIGTERM, and the end of who started it, save what is
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -28,13 +30,12 @@ class _Run:
     def __init__(self, job: dict[str, Any], events: int) -> None:
         self.job, self._events = job, events
         self.manager: Any = None
+        self.orphaned = False
 
     def tell(self, **event: Any) -> None:
         """Tell how far it is; whoever listened may be gone."""
-        try:
+        with contextlib.suppress(OSError):
             os.write(self._events, json.dumps(event).encode() + b"\n")
-        except OSError:
-            os._exit(1)
 
     def stop(self, *_: object) -> None:
         """Save what there is and end, at once: what else runs in this process is not waited for."""
@@ -44,6 +45,8 @@ class _Run:
                 self.manager.save()
         except Exception as error:  # noqa: BLE001  (the save before this one stands)
             self.tell(unsaved=f"{type(error).__name__}: {error}")
+        if self.orphaned:
+            _clear_up(Path(self.job["scratch"]))
         os._exit(0)
 
     def write(self, text: str, path: str) -> None:
@@ -62,7 +65,7 @@ def main(words: list[str]) -> int:
     run = _Run(json.loads(Path(words[0]).read_text()), int(words[1]))
     signal.signal(signal.SIGTERM, run.stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_watch_parent, daemon=True).start()
+    threading.Thread(target=_watch_parent, args=(run,), daemon=True).start()
     try:
         _execute(run)
     except OSError as error:
@@ -74,11 +77,20 @@ def main(words: list[str]) -> int:
     os._exit(0)  # a kernel client's threads are not waited for
 
 
-def _watch_parent() -> None:
+def _watch_parent(run: _Run) -> None:
     """End with the process that started us: it holds the other end of stdin."""
     while sys.stdin.buffer.read(1):
         pass
+    run.orphaned = True
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _clear_up(scratch: Path) -> None:
+    """End all that this run has started, and remove its scratch files, as who started us would have done."""
+    from tradingbot.ops.report_process import MARK, end_marked
+
+    end_marked(os.environ[MARK], spared=os.getpid())
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _execute(run: _Run) -> None:

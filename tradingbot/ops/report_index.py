@@ -20,6 +20,7 @@ __all__ = [
     "Report",
     "forget_old",
     "list_reports",
+    "lock_name",
     "read_report",
     "remove_report",
     "write_index",
@@ -28,7 +29,10 @@ __all__ = [
 
 INDEX_NAME = "index.html"
 STEM = re.compile(r"[\w.%-]{1,120}_\d{8}T\d{6}Z(-\d{1,4})?", re.ASCII)
-ENDINGS = {"notebook": (".ipynb", "_incomplete.ipynb", ".ipynb.partial"), "page": (".html", "_incomplete.html")}
+ENDINGS: dict[str, tuple[str, ...]] = {
+    "notebook": (".ipynb", "_incomplete.ipynb", ".ipynb.partial"),
+    "page": (".html", "_incomplete.html"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +134,7 @@ def write_index(folder: Path) -> Path:
     """Write the page that leads to every report, the newest first; return its path."""
     rows = "".join(_row(folder, report) for report in list_reports(folder))
     head = "".join(
-        f"<th>{word}</th>" for word in ("started", "report", "verdict", "took", "parameters given", "notebook")
+        f"<th>{word}</th>" for word in ("started", "report", "verdict", "took", "parameters given", "executed")
     )
     body = f"<h1>Reports</h1><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
     path = folder / INDEX_NAME
@@ -139,19 +143,18 @@ def write_index(folder: Path) -> Path:
 
 
 def _row(folder: Path, report: Report) -> str:
-    given = given_text(report.parameters)
+    """Return a report's row; a file that somebody has taken away is no link."""
+    name, executed = report.files.get("page", ""), report.files.get("notebook", "")
+    title = _text(f"{report.notebook}: {report.title}" if report.title else report.notebook)
+    if (folder / name).is_file():
+        title = f'<a href="{escape(name)}">{title}</a>'
+    link = f'<a href="{escape(executed)}">ipynb</a>' if (folder / executed).is_file() else ""
     says = f"<br>{_text(report.says[:300])}" if report.says else ""
-    links = {
-        kind: f'<a href="{escape(name)}">{_text(text)}</a>' if (folder / name).is_file() else _text(text)
-        for kind, name, text in (
-            ("page", report.files.get("page", "-"), report.title or report.notebook),
-            ("notebook", report.files.get("notebook", "-"), report.files.get("notebook", "")),
-        )
-    }
     return (
-        f"<tr><td>{utc_text(report.started_ms)}</td><td>{links['page']}</td>"
-        f'<td class="{report.verdict}">{WORDS[report.verdict]}{says}</td><td>{took_text(report.to_record())}</td>'
-        f"<td>{_text(given)}</td><td>{links['notebook']}</td></tr>\n"
+        f'<tr><td class="whole">{utc_text(report.started_ms)}</td><td>{title}</td>'
+        f'<td class="{report.verdict}"><strong>{WORDS[report.verdict]}</strong>{says}</td>'
+        f'<td class="whole">{took_text(report.to_record())}</td>'
+        f'<td>{_text(given_text(report.parameters))}</td><td class="whole">{link}</td></tr>\n'
     )
 
 

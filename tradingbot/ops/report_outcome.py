@@ -10,7 +10,7 @@ from typing import Any
 
 from tradingbot.io.state_files import write_atomic
 from tradingbot.ops.notebooks import Notebook
-from tradingbot.ops.report_index import Report, write_record
+from tradingbot.ops.report_index import ENDINGS, Report, write_record
 from tradingbot.ops.report_page import BANNER_TAG, FINDINGS_TYPE, plain, report_html
 from tradingbot.ops.report_process import Outcome
 
@@ -31,6 +31,9 @@ def conclude_report(folder: Path, report: Report, notebook: Notebook | None, out
     partial = folder / report.files["notebook"]
     try:
         executed = nbformat.reads(partial.read_text(encoding="utf-8"), 4)
+        if outcome.end == "abandoned":
+            outcome = _looked_up(executed)
+            report = replace(report, ended_ms=int(partial.stat().st_mtime * 1000))
     except (OSError, ValueError):
         content = (
             {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5} if notebook is None else notebook.content
@@ -49,7 +52,9 @@ def conclude_report(folder: Path, report: Report, notebook: Notebook | None, out
     html = report_html(executed, report.to_record())
     write_atomic(folder / report.files["page"], html.encode("utf-8", "backslashreplace"))
     write_record(folder, report)
-    partial.unlink(missing_ok=True)
+    for ending in ENDINGS["notebook"]:  # the save, and what an earlier attempt has left
+        if report.stem + ending != report.files["notebook"]:
+            (folder / f"{report.stem}{ending}").unlink(missing_ok=True)
     return report
 
 
@@ -76,12 +81,25 @@ def _judged(report: Report, executed: Any, outcome: Outcome) -> Report:
         "time limit": f"stopped at the time limit of {outcome.limit_s:g} s",
         "interrupted": "interrupted (SIGINT, Ctrl-C)",
         "terminated": "terminated (SIGTERM)",
-        "killed": "whatever ran it was killed",
+        "abandoned": "what ran it was killed, or could not write",
     }[outcome.end]
     says = f"{words} in {where}" if where else f"{words} before the first cell"
     if outcome.says:
         says = f"{says}: {outcome.says}"
     return replace(report, verdict="incomplete", says=says, exit_code=EXIT_CODES.get(outcome.end, 1))
+
+
+def _looked_up(executed: Any) -> Outcome:
+    """Return how a run ended whose end nobody could write down, as its last save says."""
+    states = [str(cell.metadata.get("papermill", {}).get("status", "")) for cell in executed.cells]
+    if set(states) == {"completed"}:
+        return Outcome("done")
+    if "failed" in states:
+        index = states.index("failed")
+        for output in executed.cells[index].get("outputs", []):
+            if output.output_type == "error":
+                return Outcome("error", index, output.ename, output.evalue)
+    return Outcome("abandoned", states.index("running") if "running" in states else None)
 
 
 def _findings(executed: Any) -> list[dict[str, Any]]:

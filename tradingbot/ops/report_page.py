@@ -11,18 +11,9 @@ from html import escape
 from typing import Any
 
 __all__ = [
-    "BANNER_TAG",
-    "FINDINGS_TYPE",
-    "WORDS",
-    "findings_table",
-    "given_text",
-    "page",
-    "plain",
-    "report_html",
-    "shown",
-    "took_text",
+    "BANNER_TAG", "FINDINGS_TYPE", "WORDS", "findings_table", "given_text", "page", "plain", "report_html", "took_text",
     "utc_text",
-]
+]  # fmt: skip
 
 FINDINGS_TYPE = "application/vnd.tradingbot.findings+json"
 """The MIME type under which a notebook shows its checks, as a list of JSON objects."""
@@ -43,11 +34,14 @@ pre { font: 12px/1.45 "DejaVu Sans Mono", Menlo, Consolas, monospace; white-spac
   margin: 6px 0; } code { font-family: "DejaVu Sans Mono", Menlo, Consolas, monospace; font-size: 90%; }
 table { border-collapse: collapse; margin: 8px 0; font-size: 13px; max-width: 100%; }
 th, td { border: 1px solid #d0d7de; padding: 3px 8px; text-align: left; vertical-align: top; }
-th { background: #f3f5f7; } table.dataframe td { text-align: right; font-variant-numeric: tabular-nums; }
+th { background: #f3f5f7; overflow-wrap: normal; } td { min-width: 4ch; } td.whole { white-space: nowrap; }
+table.findings td:nth-child(-n+2), table.findings td:last-child { white-space: nowrap; }
+ table.dataframe td { text-align: right; font-variant-numeric: tabular-nums; }
 .verdict { border-left: 8px solid; padding: 10px 16px; margin: 12px 0; background: #f6f8fa; }
 .verdict strong { font-size: 20px; margin-right: 10px; } .verdict pre { background: none; }
-.passed { border-color: #0072b2; } .failed { border-color: #d55e00; } .incomplete, .running { border-color: #e69f00; }
-.failed > strong, td.failed { color: #a83e00; font-weight: 600; } td.warning { color: #7a5200; font-weight: 600; }
+.verdict.passed { border-color: #0072b2; } .verdict.failed { border-color: #d55e00; }
+.verdict.incomplete { border-color: #e69f00; } .failed > strong, .findings td.failed { color: #a83e00; }
+.findings td.failed, .findings td.warning { font-weight: 600; } .findings td.warning { color: #7a5200; }
 .passed > strong { color: #00517f; } .incomplete > strong { color: #7a5200; }
 .stamp { color: #57606a; font-size: 13px; } .stamp th { font-weight: 500; white-space: nowrap; }
 .error pre, .output_error pre { border-left: 4px solid #d55e00; background: #fff6f0; padding: 8px 12px; }

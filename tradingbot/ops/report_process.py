@@ -22,7 +22,7 @@ from tradingbot.ops.notebooks import Notebook, checkout
 from tradingbot.ops.report_index import Report
 from tradingbot.ops.report_parameters import is_secret_name
 
-__all__ = ["MARK", "Outcome", "execute"]
+__all__ = ["MARK", "Outcome", "end_marked", "execute"]
 
 MARK = "TRADINGBOT_REPORT"
 """The variable that all processes of a run inherit; one that is to outlive the run takes it out of its environment."""
@@ -37,8 +37,8 @@ class Outcome:
     """Say how a run ended and where.
 
     `end` is done, error (a cell raised), dead (the kernel died), broken (no cell did: the machinery failed), unwritten,
-    time limit, interrupted, terminated or killed; `cell` the index of the cell that was executed last, `name` and
-    `says` the error.
+    time limit, interrupted, terminated, or abandoned (nobody saw it); `cell` is the index of the cell that was executed
+    last, `name` and `says` the error.
     """
 
     end: str
@@ -63,7 +63,12 @@ def execute(
     mark = f"{report.stem}-{uuid.uuid4().hex}"
     with _listening() as signals, tempfile.TemporaryDirectory(prefix="tb-report-") as scratch:
         job = Path(scratch, "job.json")
-        facts = {"notebook": notebook.content, "parameters": report.parameters, "partial": str(partial)}
+        facts = {
+            "notebook": notebook.content,
+            "parameters": report.parameters,
+            "partial": str(partial),
+            "scratch": scratch,
+        }
         job.write_text(json.dumps(facts))
         reading, writing = os.pipe()
         try:
@@ -182,11 +187,11 @@ def _end(process: subprocess.Popen[bytes], mark: str, in_order: bool) -> None:
         end_marked(mark)
 
 
-def end_marked(mark: str) -> None:
-    """End every process that bears a mark: asked first, killed after seconds."""
+def end_marked(mark: str, spared: int = 0) -> None:
+    """End every process that bears a mark, but for one that is spared: asked first, killed after seconds."""
     end_s = time.monotonic() + ENDING_S
     asked: set[int] = set()
-    while pids := set(_marked(mark)):
+    while pids := set(_marked(mark)) - {spared}:
         late = time.monotonic() > end_s
         for pid in pids if late else pids - asked:
             with contextlib.suppress(ProcessLookupError, PermissionError):
