@@ -67,7 +67,8 @@ def find_notebook(name: str) -> Notebook:
         is_there = False
     if not is_there:
         near = difflib.get_close_matches(name[:80], known, 1, 0.5)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known) or 'none'}, or name a .ipynb file"
+        names = f"there are {', '.join(known)}" if known else "this version brings none"
+        hint = f"did you mean {near[0]}?" if near else f"{names}; any other is named by its path, as in mine/x.ipynb"
         raise UsageError(f"there is no notebook {name:.80}: {hint}")
     try:
         return _read(path)

@@ -136,7 +136,7 @@ def _run(
 
 
 def _left(folder: Path, report: Report) -> str:
-    """Remove what a full disk has torn, and say what is left of a run, which its record still says is to be concluded."""
+    """Remove what a full disk has torn, and say what is left of a run; its record has it concluded later."""
     for ending in (".json", *ENDINGS["notebook"], *ENDINGS["page"]):
         (folder / f"{report.stem}{ending}.tmp").unlink(missing_ok=True)
     partial = folder / report.files["notebook"]

@@ -16,8 +16,10 @@ from tradingbot.io.state_files import lock_owner, write_atomic
 from tradingbot.ops.report_page import WORDS, given_text, page, took_text, utc_text
 
 __all__ = [
+    "ENDINGS",
     "INDEX_NAME",
     "Report",
+    "abandoned",
     "forget_old",
     "list_reports",
     "lock_name",
@@ -29,7 +31,7 @@ __all__ = [
 
 INDEX_NAME = "index.html"
 STEM = re.compile(r"[\w.%-]{1,120}_\d{8}T\d{6}Z(-\d{1,4})?", re.ASCII)
-ENDINGS: dict[str, tuple[str, ...]] = {
+ENDINGS = {
     "notebook": (".ipynb", "_incomplete.ipynb", ".ipynb.partial"),
     "page": (".html", "_incomplete.html"),
 }

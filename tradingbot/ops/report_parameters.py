@@ -207,13 +207,13 @@ def _secrets(environ: Mapping[str, str]) -> dict[str, str]:
 def _refuse_secret(name: str, assignment: str, secrets: Mapping[str, str]) -> None:
     if is_secret_name(name):
         raise UsageError(
-            f"parameter {name:.80} goes by a secret's name, and parameters stand in the report: none was run"
+            f"parameter {name:.80} goes by a secret's name, and parameters stand in the report: nothing was run"
         )
     for form, variable in secrets.items():
         if form in assignment:
             raise UsageError(
                 f"parameter {name[:80] if form not in name else '?'} holds what {variable} of the environment holds,"
-                " and parameters stand in the report: none was run"
+                " and parameters stand in the report: nothing was run"
             )
     if "-----BEGIN" in assignment and "PRIVATE KEY" in assignment:
-        raise UsageError("a parameter holds a private key, and parameters stand in the report: none was run")
+        raise UsageError("a parameter holds a private key, and parameters stand in the report: nothing was run")
