@@ -21,6 +21,8 @@ def made(
     given.metadata["tags"] = ["parameters"]
     own = [new_markdown_cell("## The part that matters"), *(new_code_cell(source) for source in sources)]
     cells = [new_markdown_cell(f"# Made for {path.stem}"), given, new_code_cell(START), *own, new_code_cell(end)]
+    for index, cell in enumerate(cells):
+        cell.id = str(index)
     kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
     notebook = new_notebook(
         cells=cells, metadata={"kernelspec": kernel, "language_info": {"name": "python"}} | metadata

@@ -29,13 +29,24 @@ limit: Optional[float] = None  # a limit
 symbols: list[str] = []  # symbols
 thresholds: list[float] = [0.98, 0.985]  # thresholds
 old = 3
+ways: list = [0.5]  # a list of what its default holds
 """
 DECLARED = read_parameters(CELL)
 
 
 def test_a_cell_is_read_with_types_defaults_and_meanings() -> None:
     """Without running it."""
-    assert list(DECLARED) == ["home", "dry_run", "last_minutes", "ratio", "limit", "symbols", "thresholds", "old"]
+    assert list(DECLARED) == [
+        "home",
+        "dry_run",
+        "last_minutes",
+        "ratio",
+        "limit",
+        "symbols",
+        "thresholds",
+        "old",
+        "ways",
+    ]
     assert DECLARED["last_minutes"].to_record() == {"type": "int", "default": 15, "help": "minutes, up to # now"}
     assert DECLARED["limit"].to_record() == {"type": "Optional[float]", "default": None, "help": "a limit"}
     assert DECLARED["thresholds"].default == [0.98, 0.985]
@@ -50,7 +61,7 @@ def test_a_cell_is_read_with_types_defaults_and_meanings() -> None:
         ("limit=none", None), ("limit=", None), ("limit=2.5", 2.5), ("home=a=b", "a=b"), ("home=", ""),
         ("home=none", "none"),
         ("symbols=BTC/USDT, ETH/USDT", ["BTC/USDT", "ETH/USDT"]), ("symbols=", []), ('symbols=["a,b"]', ["a,b"]),
-        ("thresholds=0.9,1", [0.9, 1.0]), ("thresholds=[0.9, 1]", [0.9, 1.0]), (" home =x", "x"),
+        ("thresholds=0.9,1", [0.9, 1.0]), ("thresholds=[0.9, 1]", [0.9, 1.0]), (" home =x", "x"), ("ways=2", [2.0]),
     ],
 )  # fmt: skip
 def test_a_text_becomes_a_value_of_the_declared_type(word: str, value: Any) -> None:
@@ -63,8 +74,9 @@ def test_a_text_becomes_a_value_of_the_declared_type(word: str, value: Any) -> N
 @pytest.mark.parametrize(
     "word",
     ["dry_run=maybe", "dry_run=", "dry_run=none", "last_minutes=1.5", "last_minutes=1e3", "last_minutes=１",
-     "ratio=nan", "ratio=inf", "ratio=1e999", "ratio=1_0", "thresholds=0.9,x", "thresholds=[[1]]", "thresholds=[1", "home=\udcff",
-     "last_minutes=" + "9" * 40, "home=" + "x" * 10_001, "last_minutes=__import__('os')", "thresholds=[" * 5_000],
+     "ratio=nan", "ratio=inf", "ratio=1e999", "ratio=1_0", "thresholds=0.9,x", "thresholds=[[1]]", "thresholds=[1",
+     "home=\udcff", "last_minutes=" + "9" * 40, "home=" + "x" * 10_001, "last_minutes=__import__('os')",
+     "thresholds=[" * 5_000],
 )  # fmt: skip
 def test_a_text_that_is_none_of_the_type_is_refused_in_one_short_line(word: str) -> None:
     """It names the parameter and what it takes."""
