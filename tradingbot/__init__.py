@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from tradingbot.api.notebook import CheckFailedError, conclude, prepare_notebook
     from tradingbot.config import Settings
     from tradingbot.engine.engine import Engine
     from tradingbot.errors import Recoverable, SettingsError, TradingBotError, Unrecoverable, UsageError
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from tradingbot.services.replay import ReplayResult, replay
 
 _HOMES = {
+    "CheckFailedError": "tradingbot.api.notebook",
     "Engine": "tradingbot.engine.engine",
     "Recoverable": "tradingbot.errors",
     "ReplayResult": "tradingbot.services.replay",
@@ -23,10 +25,13 @@ _HOMES = {
     "TradingBotError": "tradingbot.errors",
     "Unrecoverable": "tradingbot.errors",
     "UsageError": "tradingbot.errors",
+    "conclude": "tradingbot.api.notebook",
+    "prepare_notebook": "tradingbot.api.notebook",
     "replay": "tradingbot.services.replay",
 }
 
 __all__ = [
+    "CheckFailedError",
     "Engine",
     "Recoverable",
     "ReplayResult",
@@ -37,6 +42,8 @@ __all__ = [
     "Unrecoverable",
     "UsageError",
     "__version__",
+    "conclude",
+    "prepare_notebook",
     "replay",
 ]
 

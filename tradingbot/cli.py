@@ -19,6 +19,7 @@ from tradingbot.commands import (
     doctor,
     past,
     recorded,
+    reports,
     rollback,
     running,
     settings,
@@ -48,6 +49,7 @@ MODULES = (
     convert,
     cleanup,
     doctor,
+    reports,
 )
 """Where the commands are, in the order in which --help shows them."""
 
