@@ -22,6 +22,7 @@ from tradingbot.commands import (
     settings,
     switches,
     upkeep,
+    verification,
 )
 from tradingbot.commands.arguments import Command, add_common, seconds
 from tradingbot.commands.shared import complain
@@ -31,7 +32,7 @@ __all__ = ["main"]
 
 INTERRUPTED, TERMINATED = 130, 143
 
-MODULES = (recorded, settings, switches, rollback, past, anchors, control, running, upkeep, convert)
+MODULES = (recorded, settings, switches, rollback, verification, past, anchors, control, running, upkeep, convert)
 """Where the commands are, in the order in which --help shows them."""
 
 

@@ -19,7 +19,7 @@ from tradingbot.io.saved import ANCHORS, CHECKPOINT
 from tradingbot.io.streams import FOLDERS, Stream
 from tradingbot.ops.restart import BotFacts, find_bot, status_of
 
-__all__ = ["PROFILES", "FlagChange", "LeftBehind", "Plan", "Profile", "make_plan", "make_undo"]
+__all__ = ["PROFILES", "FlagChange", "LeftBehind", "Plan", "Profile", "left_behind", "make_plan", "make_undo"]
 
 NOW, LIVE, NEXT = "now, by the restart", "live", "at the next start"
 HOUR_MIN, LIMIT_S = 60.0, 5.0
@@ -155,7 +155,7 @@ def make_plan(
     changes = _changes(effective, entries, wanted, bot, restart)
     return Plan(
         "rollback", profile.name, asked["who"], asked["host"], asked["time_ms"], asked["why"], restart, from_empty,
-        changes, bot, tuple(_left_behind(state_dir, profile)), _foresight(state_dir, profile, bot, compares),
+        changes, bot, tuple(left_behind(state_dir, profile)), _foresight(state_dir, profile, bot, compares),
         trouble=trouble,
     )  # fmt: skip
 
@@ -209,7 +209,7 @@ def _when(flag: Flag, bot: BotFacts, restart: bool) -> str:
     return NOW if restart else NEXT
 
 
-def _left_behind(state_dir: Path, profile: Profile) -> Iterable[LeftBehind]:
+def left_behind(state_dir: Path, profile: Profile) -> Iterable[LeftBehind]:
     """Find what the features of a profile have written, and nobody reads while they are off."""
     paths: list[str] = []
     if PERSIST in profile.flags:
