@@ -12,8 +12,11 @@ from tradingbot.ops.checkup import Finding, Verdict, findings_text, worst
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Checked", "doctor", "findings_html", "not_applicable", "verify"]
+    from tradingbot.ops.verify import VerifyReport
 
+__all__ = ["Checked", "checked_by", "doctor", "findings_html", "not_applicable", "verify"]
+
+LONG = 400  # characters of a fact
 ORDER = (Verdict.FAILED, Verdict.WARNING, Verdict.OK, Verdict.NOT_APPLICABLE)
 
 
@@ -59,26 +62,32 @@ class Checked(Shown):
             headline(self.verdict, f"{self.what} {self.place}: {_counts(self.findings)}") + findings_html(self.findings)
         )
 
+    def _kept(self) -> str:
+        from tradingbot.ui.html_tables import paragraphs
+
+        folder, trouble = getattr(self.report, "folder", ""), getattr(self.report, "trouble", "")
+        return paragraphs([f"kept in {folder}"] if folder else [trouble] if trouble else [])
+
     def frame(self) -> pd.DataFrame:
         """Return the findings as a DataFrame, one a row: verdict, words, evidence, fix, seconds."""
         return frame_of((finding.to_record() for finding in self.findings), "name")
 
 
 def findings_html(findings: Iterable[Finding]) -> str:
-    """Return findings as an HTML table, failures first."""
-    from tradingbot.ui.html_tables import mark, table
+    """Return findings as an HTML table, failures first; below it what each rests on."""
+    from tradingbot.ui.html_tables import details, mark, table
 
+    ordered = sorted(findings, key=lambda each: ORDER.index(each.verdict))
     rows = []
-    for finding in sorted(findings, key=lambda each: ORDER.index(each.verdict)):
+    for finding in ordered:
         helps = f"tradingbot rollback {finding.profile}" if finding.profile else ""
         fix = "" if finding.verdict in (Verdict.OK, Verdict.NOT_APPLICABLE) else finding.fix
-        rows.append(
-            (
-                mark(finding.verdict.value), finding.name, finding.says, _evidence(finding.evidence),
-                "\n".join(filter(None, (fix, helps))), f"{finding.seconds:.1f}",
-            )
-        )  # fmt: skip
-    return table(("verdict", "check", "what was found", "evidence", "what to do", "took (s)"), rows, (5,))
+        to_do = "\n".join(filter(None, (fix, helps)))
+        rows.append((mark(finding.verdict.value), finding.name, finding.says, to_do, f"{finding.seconds:.1f}"))
+    facts = [(finding.name, name, _spelt(value)) for finding in ordered for name, value in finding.evidence.items()]
+    evidence = table(("check", "fact", "value"), facts)
+    checks = table(("verdict", "check", "what was found", "what to do", "took (s)"), rows, (4,))
+    return checks + (details("evidence: what each verdict rests on", evidence) if facts else "")
 
 
 def not_applicable(name: str, why: str) -> Checked:
@@ -86,13 +95,20 @@ def not_applicable(name: str, why: str) -> Checked:
     return Checked(name, "", Verdict.NOT_APPLICABLE.value, (Finding(name, Verdict.NOT_APPLICABLE, why),))
 
 
-def _evidence(evidence: dict[str, Any]) -> str:
-    return "\n".join(f"{name}: {_short(value)}" for name, value in evidence.items())
+def _spelt(value: Any) -> str:
+    """Return a fact as people read it, cut where it is long; the frame has all of it."""
+    text = _words(value)
+    return text if len(text) <= LONG else f"{text[:LONG]}..."
 
 
-def _short(value: Any) -> str:
-    text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= 200 else f"{text[:200]}..."
+def _words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {_words(each)}" for name, each in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return "; ".join(map(_words, value)) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _counts(findings: Iterable[Finding]) -> str:
@@ -116,8 +132,16 @@ def verify(
     from tradingbot.ops.verify import verify as ops
 
     effective = effective_at(home, state, config)
-    report = ops(effective, last_min=last_minutes, monitor_s=monitor_s, tests=tests, why=why)
-    return Checked("verify", str(effective.state_dir), report.verdict, tuple(report.findings), report)
+    return checked_by(ops(effective, last_min=last_minutes, monitor_s=monitor_s, tests=tests, why=why))
+
+
+def checked_by(report: VerifyReport) -> Checked:
+    """Return a verification as a value that shows itself; one that was interrupted is a failure too."""
+    findings = report.findings
+    if not report.is_whole:
+        says = "it was interrupted: not everything was looked at"
+        findings = (*findings, Finding("all was looked at", Verdict.FAILED, says, fix="run it again"))
+    return Checked("verify", report.state, report.verdict, findings, report)
 
 
 def doctor(home: Place = None, *, state: Place = None, config: Place = None) -> Checked:

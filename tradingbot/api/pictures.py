@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from io import BytesIO
@@ -10,6 +11,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, DateFormatter
 from matplotlib.figure import Figure
+
+from tradingbot.ui.plain import printable
 
 __all__ = ["Picture", "decisions_over_time", "drop_bars", "price_story"]
 
@@ -47,7 +50,7 @@ def drop_bars(rows: Sequence[Mapping[str, Any]], time_ms: int) -> Picture:
     for place, over in zip(places, reached, strict=True):
         if over:
             axes.annotate("under its threshold", (0, place), (6, 0), textcoords="offset points", va="center", size=8)
-    axes.set_yticks(places, [str(row["symbol"]) for row in shown])
+    axes.set_yticks(places, [_label(row["symbol"]) for row in shown])
     axes.invert_yaxis()
     axes.axvline(0, color=BLACK, linewidth=0.8)
     axes.set_xlabel("drop from the reference (%)")
@@ -67,7 +70,8 @@ def decisions_over_time(
 
     Times are ms; `differences` have kind, symbol and ts_ms; `profits` are closed trades, each a time and quote.
     """
-    symbols = sorted({str(row["symbol"]) for row in differences})
+    found = Counter(str(row["symbol"]) for row in differences)
+    symbols = sorted(symbol for symbol, _ in found.most_common(SYMBOLS))
     heights = [2.2, *([0.7 + 0.28 * len(symbols)] if symbols else []), *([2.0] if any(profits) else [])]
     figure = _figure(sum(heights) + 0.9)
     plots = list(figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0])
@@ -76,20 +80,24 @@ def decisions_over_time(
     for times, name, (colour, line, width) in zip((ours, theirs), names, styles, strict=True):
         steps = [span[0], *times, span[1]]
         counts = [*range(len(steps) - 1), len(steps) - 2]
-        first.step(_dates(steps), counts, where="post", color=colour, linestyle=line, linewidth=width, label=name)
+        first.step(
+            _dates(steps), counts, where="post", color=colour, linestyle=line, linewidth=width, label=_label(name)
+        )
     first.set_ylabel("triggers (count)")
     first.yaxis.get_major_locator().set_params(integer=True)
     first.legend(loc="upper left", frameon=False, fontsize=9)
     if symbols:
         axes = plots[1]
         for kind, (sign, colour) in KINDS.items():
-            rows = [row for row in differences if row["kind"] == kind]
+            rows = [row for row in differences if row["kind"] == kind and row["symbol"] in symbols]
             places = [symbols.index(str(row["symbol"])) for row in rows]
             if rows:
                 times = _dates([row["ts_ms"] for row in rows])
                 axes.plot(times, places, sign, color=colour, markersize=8, label=f"{kind} ({len(rows)})")
-        axes.set_yticks(range(len(symbols)), symbols)
+        axes.set_yticks(range(len(symbols)), [_label(symbol) for symbol in symbols])
         axes.set_ylim(len(symbols) - 0.5, -0.5)
+        if len(found) > SYMBOLS:
+            axes.set_title(f"the {SYMBOLS} symbols of {len(found)} with the most differences", loc="left", fontsize=9)
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
         axes.grid(axis="y", color="#dddddd")
     if any(profits):
@@ -100,7 +108,9 @@ def decisions_over_time(
                 total += profit
                 sums.append(total)
             times = _dates([span[0], *(ts_ms for ts_ms, _ in trades), span[1]])
-            axes.step(times, [*sums, total], where="post", color=colour, linestyle=line, linewidth=width, label=name)
+            axes.step(
+                times, [*sums, total], where="post", color=colour, linestyle=line, linewidth=width, label=_label(name)
+            )
         axes.axhline(0, color=GREY, linewidth=0.8)
         axes.set_ylabel("profit, closed (quote)")
     for axes in plots:
@@ -118,7 +128,7 @@ def price_story(
     """
     figure = _figure(4.2)
     axes = figure.subplots()
-    source = str(decision["reference_source"])
+    source, symbol = _label(decision["reference_source"]), _label(decision["symbol"])
     if prices:
         axes.plot(_dates([ts_ms for ts_ms, _ in prices]), [price for _, price in prices], color=GREY, linewidth=1.0)
     axes.axhline(decision["reference"], color=BLUE, linestyle="--", label=f"{source} {decision['reference']:.8g}")
@@ -133,9 +143,9 @@ def price_story(
     signs = {"bought": (">", SKY), "sold": ("<", ORANGE)}
     for ts_ms, price, name in events:
         sign, colour = signs.get(name, ("D", PURPLE))
-        axes.plot(_dates([ts_ms]), [price], sign, color=colour, markersize=9, label=f"{name} {price:.8g}")
-    axes.set_ylabel(f"price ({str(decision['symbol']).rpartition('/')[2].partition(':')[0]})")
-    axes.set_title(f"{decision['symbol']} around {_utc(decision['ts_ms'])} UTC", loc="left", fontsize=11)
+        axes.plot(_dates([ts_ms]), [price], sign, color=colour, markersize=9, label=f"{_label(name)} {price:.8g}")
+    axes.set_ylabel(f"price ({symbol.rpartition('/')[2].partition(':')[0]})")
+    axes.set_title(f"{symbol} around {_utc(decision['ts_ms'])} UTC", loc="left", fontsize=11)
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
     _plain(axes)
     _time_axis(axes)
@@ -160,6 +170,11 @@ def _time_axis(axes: Axes) -> None:
 
 def _dates(times_ms: Iterable[int]) -> list[Any]:
     return [datetime.fromtimestamp(ts_ms / 1000, UTC) for ts_ms in times_ms]
+
+
+def _label(text: object) -> str:
+    """Return a foreign text as it is, where matplotlib would take a $ for mathematics."""
+    return printable(str(text)).replace("$", r"\$")
 
 
 def _utc(ts_ms: int) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tradingbot.api.checks import Checked, findings_html, not_applicable
+from tradingbot.api.checks import Checked, checked_by, findings_html, not_applicable
 from tradingbot.api.past import Compared
 from tradingbot.api.shown import Place, Shown, effective_at, frame_of
 from tradingbot.errors import TradingBotError, UsageError
@@ -15,33 +16,42 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from tradingbot.io.overrides import Effective
+    from tradingbot.ops.rollback_plan import Plan
 
 __all__ = ["Foreseen", "Rollbacks", "RolledBack", "rollback", "rollbacks"]
 
 HOUR_MIN = 60.0
 LAST = "last"
+NO_WHY = 'nothing was changed: say why, for the audit: why="..."'
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class RolledBack(Shown):
-    """Hold a rollback that was planned, or done: its plan and, where it was carried out, its report (JSON objects).
+    """Hold a rollback that was planned, or done: its plan and, where it was carried out, its report (a JSON object).
 
-    `done` are the steps that an earlier run of the same rollback has done.
+    `going_on` says that it was begun before, `done` which of its steps are done; `held` that it was to be carried out
+    and was not, for it was dry, or in force already.
     """
 
     state_dir: str
-    plan: dict[str, Any]
-    done: tuple[str, ...]
-    report: dict[str, Any] | None
-    effective: Effective = field(compare=False)
+    planned: Plan
+    going_on: bool = False
+    done: tuple[str, ...] = ()
+    report: dict[str, Any] | None = None
+    held: bool = False
+    where: tuple[Place, Place, Place] = field(default=(None, None, None), compare=False)
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """Return the plan as a JSON object."""
+        return self.planned.to_record()
 
     @property
     def state(self) -> str:
         """Return planned, nothing to do, done, or how far it has come."""
         if self.report is not None:
             return str(self.report["state"])
-        return "planned" if self.done or self.plan["is_needed"] else "nothing to do"
+        return "planned" if self.going_on or self.planned.is_needed else "nothing to do"
 
     @property
     def exit_code(self) -> int:
@@ -73,7 +83,7 @@ class RolledBack(Shown):
     def to_record(self) -> dict[str, Any]:
         """Return it as a JSON object, as `tradingbot rollback --json` does."""
         return {
-            "state": self.state_dir, "plan": self.plan, "going_on": bool(self.done), "done": list(self.done),
+            "state": self.state_dir, "plan": self.plan, "going_on": self.going_on, "done": list(self.done),
             "report": self.report,
         }  # fmt: skip
 
@@ -83,6 +93,8 @@ class RolledBack(Shown):
 
         if self.report is not None:
             return report_text(self.report)
+        if self.held and self.state == "planned":
+            return f"{self.state_dir}: {self.plan['kind']} {self.plan['profile']}: dry_run is True, nothing was changed"
         if self.state == "planned":
             return plan_text(self.plan, self.state_dir, self.done)
         return nothing_text(self.plan, self.state_dir)
@@ -98,10 +110,16 @@ class RolledBack(Shown):
             if plan["undoes"]
             else f"roll back {plan['profile']}"
         )
+        if self.held:
+            why = "dry_run is True, nothing was changed" if self.state == "planned" else "all of it is so already"
+            return headline(self.state, f"{what}: {why}")
+        if self.state == "nothing to do":
+            body = paragraphs(self.text().splitlines())
+            return Html(headline(self.state, f"{what}: all of it is so already") + body + self._changes())
         if self.report is None:
-            rest = ": nothing was changed" if self.state == "planned" else ": all of it is so already"
             body = paragraphs([f"state directory {self.state_dir}", *notes_ahead(plan, self.done)])
-            return Html(headline(self.state, what + rest) + body + self._changes() + paragraphs(notes_behind(plan)))
+            head = headline(self.state, f"{what}: only a plan, it changes nothing")
+            return Html(head + body + self._changes() + paragraphs(notes_behind(plan)))
         word = self.state if self.exit_code == 0 else "failed"
         return Html(
             headline(word, f"{what}, kept as {self.report['id']}")
@@ -140,12 +158,26 @@ class RolledBack(Shown):
         """Return the flags as a DataFrame, one a row: override and value before and after."""
         return frame_of(self.plan["changes"], "key")
 
+    def carry_out(self, dry_run: bool = False) -> RolledBack:
+        """Return this rollback as done, or with `dry_run` as it is; done already, or in force already, it stays so.
+
+        Raises as `rollback` does.
+        """
+        from tradingbot.ops.rollback import execute
+
+        if dry_run or self.report is not None or self.state != "planned":
+            return replace(self, held=True)
+        if not self.planned.why:
+            raise UsageError(NO_WHY)
+        made = execute(effective_at(*self.where), self.planned)
+        return replace(self, planned=made.plan, report=made.to_record())
+
     def foresee(self, last_minutes: float = HOUR_MIN) -> Foreseen:
         """Return what the last minutes would have looked like under the flags as they are to be, as far as recorded."""
         from tradingbot.ops.compare import compare
 
         try:
-            found = compare(self.effective.state_dir, self.settings, {}, last_minutes)
+            found = compare(Path(self.state_dir), self.settings, {}, last_minutes)
         except (TradingBotError, OSError) as error:
             return Foreseen(f"the last {last_minutes:g} minutes cannot be compared: {error}")
         return Foreseen(f"the last {last_minutes:g} minutes, as far as recorded", Compared(self.state_dir, found))
@@ -156,10 +188,9 @@ class RolledBack(Shown):
             return not_applicable("verify", f"{self.state}: nothing was done that could be verified")
         if not self.plan["bot"]["is_running"]:
             return not_applicable("verify", "no bot runs there: the next start goes by it; verify it then")
-        from tradingbot.ops.verify import verify
+        from tradingbot.ops.verify import verify as ops
 
-        report = verify(self.effective, monitor_s=monitor_s, why=self.plan["why"])
-        return Checked("verify", self.state_dir, report.verdict, tuple(report.findings), report)
+        return checked_by(ops(effective_at(*self.where), monitor_s=monitor_s, why=self.plan["why"]))
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -216,12 +247,12 @@ def rollback(
     >>> tb.flags(home)["FEATURE_ANCHOR_ENABLED"]
     True
     """
-    from tradingbot.ops.rollback import execute, plan_rollback, plan_undo
+    from tradingbot.ops.rollback import plan_rollback, plan_undo
     from tradingbot.ops.rollback_plan import PROFILES, Plan
 
     effective = effective_at(home, state, config)
     if not dry_run and not why:
-        raise UsageError('nothing was changed: say why, for the audit: why="..."')
+        raise UsageError(NO_WHY)
     if undo:
         wanted = "" if undo is True or undo == LAST else undo
         found = plan_undo(effective, wanted, why, restart)
@@ -229,13 +260,12 @@ def rollback(
         found = plan_rollback(effective, profile, why, restart, from_empty, compares)
     else:
         raise UsageError(f"name a profile ({', '.join(PROFILES)}), or an undo: its id, or {LAST}")
-    plan, done = (found, ()) if isinstance(found, Plan) else (found.plan, tuple(found.done))
-    is_begun = not isinstance(found, Plan)
-    report = None
-    if not dry_run and (is_begun or plan.is_needed):
-        made = execute(effective, plan)
-        plan, report = made.plan, made.to_record()
-    return RolledBack(str(effective.state_dir), plan.to_record(), done, report, effective)
+    place, where = str(effective.state_dir), (home, state, config)
+    if isinstance(found, Plan):
+        planned = RolledBack(place, found, where=where)
+    else:
+        planned = RolledBack(place, found.plan, True, tuple(found.done), where=where)
+    return planned if dry_run else planned.carry_out()
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -35,7 +35,9 @@ class Shown:
         return preformatted(self.text())
 
     def __repr__(self) -> str:
-        return self.text()
+        from tradingbot.ui.plain import printable_lines
+
+        return printable_lines(self.text())
 
     def _repr_html_(self) -> str:
         return self.html()

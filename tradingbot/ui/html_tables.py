@@ -14,7 +14,7 @@ __all__ = ["Html", "details", "escaped", "headline", "mark", "paragraphs", "pict
 
 GOOD, BAD, ODD, QUIET = "#0072B2", "#B34700", "#E69F00", "#666666"  # told apart by those who see no red or green
 COLOURS = {
-    "ok": ("✓", GOOD), "done": ("✓", GOOD), "go": ("✓", GOOD), "on": ("✓", GOOD),
+    "ok": ("✓", GOOD), "done": ("✓", GOOD), "go": ("✓", GOOD), "on": ("✓", GOOD), "running": ("✓", GOOD),
     "failed": ("✗", BAD), "no-go": ("✗", BAD), "dead": ("✗", BAD),
     "warning": ("!", ODD), "off": ("○", ODD), "killed": ("!", ODD), "degraded": ("!", ODD),
 }  # fmt: skip
