@@ -1,4 +1,4 @@
-"""`import tradingbot as tb`: results as values that show themselves, turn into frames and figures, and equal each other."""
+"""`import tradingbot as tb`: results as values that show themselves, in words, tables, frames and pictures."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 
 
 def test_a_status_says_what_the_command_says(home: str) -> None:
-    """The last word of a bot that has stopped, as words, rows and bars; without `last` there is none, as for the command."""
+    """The last word of a bot that has stopped, as words, rows and bars; without `last` it is an error, as there."""
     seen = tb.status(home, last=True)
     assert seen.record == orjson.loads((Path(home) / "state" / "status.json").read_bytes())
     assert (seen.is_running, seen.bot["state"]) == (False, "stopped")
@@ -138,9 +138,8 @@ def test_foreign_text_neither_runs_in_a_notebook_nor_commands_a_terminal(home: s
     tb.rollback("all", tmp_path, why=HOSTILE, dry_run=False)
     finding = Finding(HOSTILE, Verdict.FAILED, HOSTILE, {HOSTILE: [HOSTILE, {HOSTILE: 1}]}, HOSTILE)
     shown = [
-        status, tb.flags(tmp_path), tb.rollback("all", tmp_path), tb.rollback("warmstart", tmp_path), tb.rollbacks(tmp_path),
+        status, tb.flags(tmp_path), tb.rollbacks(tmp_path), Checked("verify", HOSTILE, "NO-GO", (finding,)),
         tb.rollback(home=tmp_path, undo="last", why=HOSTILE, dry_run=False),
-        Checked("verify", HOSTILE, "NO-GO", (finding,)),
     ]  # fmt: skip
     for result in shown:
         for text in (result._repr_html_(), repr(result)):

@@ -57,7 +57,7 @@ class Sink(Protocol):
 
 @dataclass(slots=True)
 class ReplayResult:
-    """Hold a replay: summary, decisions and trades (JSON objects, as the files hold them), and what was not readable."""
+    """Hold a replay: summary, decisions and trades (JSON objects, as the files have them), and what was unreadable."""
 
     summary: dict[str, Any]
     decisions: list[dict[str, Any]] = field(default_factory=list)
