@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from tradingbot.api.bot import flags, status
     from tradingbot.api.checks import doctor, verify
-    from tradingbot.api.notebook import conclude, prepare_notebook
+    from tradingbot.api.notebook import CheckFailedError, conclude, prepare_notebook
     from tradingbot.api.past import compare, explain
     from tradingbot.api.rollbacks import rollback, rollbacks
     from tradingbot.api.trials import trial
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tradingbot.services.replay import ReplayResult, replay
 
 _HOMES = {
+    "CheckFailedError": "tradingbot.api.notebook",
     "Engine": "tradingbot.engine.engine",
     "Recoverable": "tradingbot.errors",
     "ReplayResult": "tradingbot.services.replay",
@@ -44,6 +45,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "CheckFailedError",
     "Engine",
     "Recoverable",
     "ReplayResult",

@@ -17,6 +17,7 @@ from tradingbot.commands import (
     convert,
     past,
     recorded,
+    reports,
     rollback,
     running,
     settings,
@@ -32,7 +33,9 @@ __all__ = ["main"]
 
 INTERRUPTED, TERMINATED = 130, 143
 
-MODULES = (recorded, settings, switches, rollback, verification, past, anchors, control, running, upkeep, convert)
+MODULES = (
+    recorded, settings, switches, rollback, verification, past, anchors, control, running, upkeep, convert, reports,
+)  # fmt: skip
 """Where the commands are, in the order in which --help shows them."""
 
 

@@ -1,0 +1,213 @@
+"""A report as one HTML file: verdict and checks first, then what the notebook shows; nothing comes from outside."""
+
+from __future__ import annotations
+
+import copy
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from html import escape
+from typing import Any
+
+__all__ = [
+    "BANNER_TAG", "FINDINGS_TYPE", "WORDS", "findings_table", "given_text", "page", "plain", "report_html", "took_text",
+    "utc_text",
+]  # fmt: skip
+
+FINDINGS_TYPE = "application/vnd.tradingbot.findings+json"
+"""The MIME type under which a notebook shows its checks, as a list of JSON objects."""
+
+BANNER_TAG = "tradingbot-banner"  # of the cells that say where a run ended
+MOST_LINES = 400  # of one output that the page shows; the notebook beside it holds them all
+LONGEST_LINE = 2_000  # characters of one line that the page shows
+WIDGET_TYPES = ("application/vnd.jupyter.widget-view+json", FINDINGS_TYPE)
+WORDS = {"passed": "PASSED", "failed": "FAILED", "incomplete": "INCOMPLETE", "running": "RUNNING"}
+
+STYLE = """
+:root { color-scheme: light; }
+body { margin: 0 auto; max-width: 1280px; padding: 0 24px 48px; box-sizing: border-box; color: #1b1f24;
+  background: #fff; font: 15px/1.5 system-ui, "Segoe UI", "DejaVu Sans", Arial, sans-serif; overflow-wrap: anywhere; }
+h1 { font-size: 26px; margin: 24px 0 12px; } h2 { font-size: 20px; margin: 28px 0 8px; } h3 { font-size: 17px; }
+p { margin: 8px 0; max-width: 100ch; } a { color: #0550ae; } img, svg { max-width: 100%; height: auto; }
+pre { font: 12px/1.45 "DejaVu Sans Mono", Menlo, Consolas, monospace; white-space: pre-wrap; overflow-wrap: anywhere;
+  margin: 6px 0; } code { font-family: "DejaVu Sans Mono", Menlo, Consolas, monospace; font-size: 90%; }
+table { border-collapse: collapse; margin: 8px 0; font-size: 13px; max-width: 100%; }
+th, td { border: 1px solid #d0d7de; padding: 3px 8px; text-align: left; vertical-align: top; }
+th { background: #f3f5f7; overflow-wrap: normal; } td { min-width: 4ch; } td.whole { white-space: nowrap; }
+table.findings td:nth-child(-n+2), table.findings td:last-child { white-space: nowrap; }
+ table.dataframe td { text-align: right; font-variant-numeric: tabular-nums; }
+.verdict { border-left: 8px solid; padding: 10px 16px; margin: 12px 0; background: #f6f8fa; }
+.verdict strong { font-size: 20px; margin-right: 10px; } .verdict pre { background: none; }
+.verdict.passed { border-color: #0072b2; } .verdict.failed { border-color: #d55e00; }
+.verdict.incomplete { border-color: #e69f00; } .failed > strong, .findings td.failed { color: #a83e00; }
+.findings td.failed, .findings td.warning { font-weight: 600; } .findings td.warning { color: #7a5200; }
+.passed > strong { color: #00517f; } .incomplete > strong { color: #7a5200; }
+.stamp { color: #57606a; font-size: 13px; } .stamp th { font-weight: 500; white-space: nowrap; }
+.error pre, .output_error pre { border-left: 4px solid #d55e00; background: #fff6f0; padding: 8px 12px; }
+.output_stderr pre { border-left: 4px solid #e69f00; padding-left: 10px; }
+.note { border-left: 4px solid #e69f00; padding: 4px 12px; background: #fffaf0; }
+nav { font-size: 13px; margin-top: 12px; }
+"""
+POLICY = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; font-src data:; form-action 'none'; base-uri 'none'"
+)
+
+
+def utc_text(ts_ms: int | None) -> str:
+    """Return a time as people read it, to the second, in UTC with its date."""
+    return "" if ts_ms is None else datetime.fromtimestamp(ts_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def took_text(record: Mapping[str, Any]) -> str:
+    """Return how long a run took."""
+    if record.get("ended_ms") is None:
+        return ""
+    seconds = max(record["ended_ms"] - record["started_ms"], 0) / 1000
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
+
+
+def shown(value: Any) -> str:
+    """Return a parameter's value as it is given on the command line."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(shown, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def given_text(parameters: Mapping[str, Any]) -> str:
+    """Return parameters as the words of a command."""
+    return " ".join(f"-p {shlex.quote(f'{name}={shown(value)}')}" for name, value in parameters.items())
+
+
+def page(title: str, body: str) -> str:
+    """Return a whole page. Its policy forbids the browser every script, and everything that would be fetched."""
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{_text(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def findings_table(records: Iterable[Mapping[str, Any]]) -> str:
+    """Return checks as an HTML table: verdict, name, what was found, what to do, how long it took."""
+    rows = []
+    for record in records:
+        verdict, fix = str(record["verdict"]), str(record.get("fix", ""))
+        if record.get("profile") and verdict in ("failed", "warning"):
+            fix = f"{fix}\nrollback that helps: tradingbot rollback {record['profile']}".strip()
+        fix = _text(fix).replace("\n", "<br>") if verdict in ("failed", "warning") else ""
+        rows.append(
+            f'<tr><td class="{_text(verdict)}">{_text(verdict.upper())}</td><td>{_text(record["name"])}</td>'
+            f"<td>{_text(record['says'])}</td><td>{fix}</td><td>{float(record.get('seconds', 0)):.1f} s</td></tr>"
+        )
+    if not rows:
+        return "<p>no checks</p>"
+    head = "".join(f"<th>{word}</th>" for word in ("verdict", "check", "what was found", "what to do", "took"))
+    return f'<table class="findings"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+
+
+def report_html(notebook: Any, record: Mapping[str, Any], index: str | None = "index.html") -> str:
+    """Return the page of an executed notebook under its record; the notebook itself is left as it is.
+
+    Code is not shown, nor what needs a kernel; long outputs are cut in the middle, and say so.
+    """
+    title = record["title"] or record["notebook"]
+    parts = [f"<h1>{_text(title)}</h1>", _verdict(record)]
+    if record["findings"]:
+        parts.append(findings_table(record["findings"]))
+    parts += [_stamp(record, index), _body(notebook, title)]
+    return page(f"{title}: {WORDS[record['verdict']]}", "\n".join(parts))
+
+
+def _verdict(record: Mapping[str, Any]) -> str:
+    says = f" <span>{_text(record['says'])}</span>" if record["says"] else ""
+    text = f'<div class="verdict {record["verdict"]}"><strong>{WORDS[record["verdict"]]}</strong>{says}'
+    if record["error"]:
+        text += f"<pre>{_text(_cut(record['error']))}</pre>"
+    return f"{text}</div>"
+
+
+def _stamp(record: Mapping[str, Any], index: str | None) -> str:
+    parameters = given_text(record["parameters"])
+    commit = record["commit"] or "not a checkout"
+    rows = {
+        "run": f"{utc_text(record['started_ms'])} to {utc_text(record['ended_ms'])}, {took_text(record)}",
+        "parameters given": parameters or "none: the notebook's own defaults",
+        "home, state": f"{record['home']}, {record['state']}",
+        "version, commit": f"{record['version']}, {commit}",
+        "settings": record["settings_fingerprint"] or f"not readable: {record['settings_error']}",
+        "notebook": f"{record['notebook']}, as executed: {record['files']['notebook']}",
+    }
+    text = "".join(f"<tr><th>{name}</th><td>{_text(value)}</td></tr>" for name, value in rows.items())
+    link = f'<nav><a href="{escape(index)}">all reports</a></nav>' if index else ""
+    return f'<table class="stamp">{text}</table>{link}'
+
+
+def _body(notebook: Any, title: str) -> str:
+    """Return what the cells show, by nbconvert's plainest template."""
+    from nbconvert import HTMLExporter
+
+    notebook = copy.deepcopy(notebook)
+    notebook.metadata.pop("widgets", None)
+    if notebook.cells and BANNER_TAG in notebook.cells[0].metadata.get("tags", []):
+        del notebook.cells[0]  # the page begins with it
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and title and cell.source.startswith(f"# {title}"):
+            cell.source = cell.source.removeprefix(f"# {title}").strip()
+            title = ""  # it stands over the page already
+        elif cell.cell_type == "code":
+            cell.outputs = [fitted for output in cell.outputs if (fitted := _fitted(output))]
+    exporter = HTMLExporter(
+        template_name="basic", exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True,
+        exclude_anchor_links=True, embed_images=True,
+    )  # fmt: skip
+    body, _ = exporter.from_notebook_node(notebook)
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", "", str(body))
+
+
+def _fitted(output: Any) -> Any:
+    """Return an output as the page shows it, None where it is nothing without a kernel, or stands above."""
+    if output.output_type == "error":
+        output.traceback = [_cut(plain("\n".join(output.traceback))) or f"{output.ename}: {output.evalue}"]
+        return output
+    if output.output_type == "stream":
+        output.text = _cut(_without_controls(output.text))
+        return output
+    if any(kind in output.data for kind in WIDGET_TYPES):
+        return None  # a live view, or the checks, which the page begins with
+    if "text/plain" in output.data:
+        output.data["text/plain"] = _cut(_without_controls(output.data["text/plain"]))
+    return output
+
+
+def plain(text: str) -> str:
+    """Return a text without the escapes that colour it."""
+    return re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text)
+
+
+def _cut(text: str) -> str:
+    """Return a text without the middle of many lines, and without the ends of very long ones."""
+    lines = text.split("\n")
+    if len(lines) > MOST_LINES:
+        half = MOST_LINES // 2
+        left = f"... {len(lines) - MOST_LINES:,} lines are left out here; the executed notebook holds them ..."
+        lines = [*lines[:half], left, *lines[-half:]]
+    return "\n".join(line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} ..." for line in lines)
+
+
+def _without_controls(text: str) -> str:
+    """Return a text without what commands a terminal; colours go to nbconvert, which makes classes of them."""
+    text = re.sub(r"\x1b\][^\x07\x1b]*(\x07|\x1b\\)?", "", text)  # titles, links
+    return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f]", "", text)
+
+
+def _text(value: Any) -> str:
+    """Return text for HTML, of printable characters."""
+    return escape("".join(c if c.isprintable() or c == "\n" else "?" for c in str(value)))
