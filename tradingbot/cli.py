@@ -15,6 +15,7 @@ from tradingbot.commands import (
     anchors,
     control,
     convert,
+    doctor,
     past,
     recorded,
     reports,
@@ -34,7 +35,8 @@ __all__ = ["main"]
 INTERRUPTED, TERMINATED = 130, 143
 
 MODULES = (
-    recorded, settings, switches, rollback, verification, past, anchors, control, running, upkeep, convert, reports,
+    recorded, settings, switches, rollback, verification, past, anchors, control, running, upkeep, doctor, convert,
+    reports,
 )  # fmt: skip
 """Where the commands are, in the order in which --help shows them."""
 

@@ -25,6 +25,8 @@ def add_to(add: Add) -> None:
     command.add_argument("--port", type=int, default=0, metavar="N", help="port on 127.0.0.1 (0: a free one)")
     command.add_argument("--api-key", default="key", metavar="K", help="the key it accepts (key)")
     command.add_argument("--faults", metavar="FILE", help="a script of faults to play (docs/EXCHANGE.md)")
+    text = "let that key withdraw too, as no bot's key should"
+    command.add_argument("--can-withdraw", action="store_true", help=text)
     command.add_argument("--api-secret", default="secret", metavar="S", help="the secret it accepts (secret)")
 
 
@@ -89,5 +91,6 @@ def exchange(arguments: argparse.Namespace) -> int:
         server, _ = make_exchange(
             effective.settings, effective.state_dir, arguments.api_key, arguments.api_secret, faults
         )
+        server.core.can_withdraw = arguments.can_withdraw
         asyncio.run(serve(server, arguments.port, lambda url: print(f"READY {url}", flush=True)))
     return 0

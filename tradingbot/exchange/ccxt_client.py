@@ -26,7 +26,7 @@ from tradingbot.exchange.feeds import BinanceTap, can_tap, side, tapped
 from tradingbot.exchange.protocol import Abilities, MarketFacts
 from tradingbot.market.ticker import Ticker
 
-__all__ = ["CcxtExchange", "map_error", "retry_after_s"]
+__all__ = ["CcxtExchange", "addresses", "map_error", "retry_after_s"]
 
 Answer = TypeVar("Answer")
 DEFAULT_RETRY_AFTER_S, LEAST_RETRY_AFTER_S, MOST_RETRY_AFTER_S = 60.0, 1.0, 7 * 86_400.0
@@ -75,7 +75,7 @@ class CcxtExchange:
         if self._tap is not None:
             kind = tapped(kind, self._tap)
         if url is not None:
-            options["urls"] = {"api": _addresses(kind, url)}
+            options["urls"] = {"api": addresses(kind, url)}
             options["enableRateLimit"] = False
             # one connection for all streams: only so do books and tickers arrive in the order in which they were sent
             options.setdefault("options", {}).update(
@@ -257,11 +257,12 @@ def retry_after_s(headers: Mapping[str, str] | None) -> float:
     return min(max(seconds, LEAST_RETRY_AFTER_S), MOST_RETRY_AFTER_S)
 
 
-def _addresses(kind: Any, url: str) -> dict[str, Any]:
+def addresses(kind: Any, url: str) -> dict[str, Any]:
+    """Return the addresses of the embedded exchange at `url` for one of ccxt's classes: nothing leaves the machine."""
     sockets = url.replace("http", "ws", 1)
     api: dict[str, Any] = {name: NOWHERE for name in kind().urls["api"] if name != "ws"}
     feeds = {"spot": sockets + "/stream/ws", "ws-api": {"spot": sockets + "/ws-api/v3"}}
-    return {**api, "public": url + "/api/v3", "private": url + "/api/v3", "ws": feeds}
+    return {**api, "public": url + "/api/v3", "private": url + "/api/v3", "sapi": url + "/sapi/v1", "ws": feeds}
 
 
 def _positive(value: object) -> float | None:

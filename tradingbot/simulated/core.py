@@ -25,6 +25,7 @@ __all__ = ["Core", "Request", "Response"]
 WEIGHT_LIMIT = 6000  # a minute
 MINUTE_MS = 60_000
 PREFIX = "/api/v3/"
+WALLET = "/sapi/v1/"  # what belongs to the account as a whole; its names keep the prefix
 JSON = {"Content-Type": "application/json;charset=UTF-8"}
 HEARD = 10_000  # requests that are remembered
 REFUSING = frozenset({"status", "ban"})  # faults that keep a request from having any effect
@@ -100,6 +101,8 @@ class Core:
             ("GET", "aggTrades"): (4, self._trades),
             ("GET", "trades"): (4, self._trades),
             ("GET", "account"): (20, self._account),
+            ("GET", WALLET + "system/status"): (1, lambda _, __: {"status": 0, "msg": "normal"}),
+            ("GET", WALLET + "account/apiRestrictions"): (1, self._restrictions),
             ("GET", "openOrders"): (6, self._open_orders),
             ("GET", "allOrders"): (20, self._all_orders),
             ("GET", "myTrades"): (20, self._my_trades),
@@ -107,7 +110,8 @@ class Core:
             ("GET", "order"): (4, self._query),
             ("DELETE", "order"): (1, self._cancel),
         }
-        self._signed = {"account", "openOrders", "allOrders", "myTrades", "order"}
+        self._signed = {"account", "openOrders", "allOrders", "myTrades", "order", WALLET + "account/apiRestrictions"}
+        self.can_withdraw = False  # what its API key may do beside trading
 
     def handle(self, request: Request, now: int) -> Response:
         """Answer one request at `now`."""
@@ -147,7 +151,7 @@ class Core:
 
     def _route(self, request: Request, name: str) -> tuple[int, Callable[[dict[str, str], int], Any]]:
         route = self._routes.get((request.method, name))
-        if route is None or name == request.path:
+        if route is None or (name == request.path and not name.startswith(WALLET)):
             raise RefusedError(404, -1000, f"there is no {request.method} {request.path} here")
         return route
 
@@ -297,6 +301,9 @@ class Core:
 
     def _account(self, _: dict[str, str], now: int) -> Any:
         return payloads.account(self.account, now)
+
+    def _restrictions(self, _: dict[str, str], __: int) -> Any:
+        return {"ipRestrict": False, "enableReading": True, "enableWithdrawals": self.can_withdraw}
 
     def _open_orders(self, words: dict[str, str], _: int) -> Any:
         symbol = self.symbol(words) if "symbol" in words else None
