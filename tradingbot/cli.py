@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from tradingbot import __version__
 from tradingbot.commands import (
     anchors,
+    cleanup,
     control,
     convert,
     doctor,
@@ -35,8 +36,8 @@ __all__ = ["main"]
 INTERRUPTED, TERMINATED = 130, 143
 
 MODULES = (
-    recorded, settings, switches, rollback, verification, past, anchors, control, running, upkeep, doctor, convert,
-    reports,
+    recorded, settings, switches, rollback, verification, past, anchors, control, running, upkeep, cleanup, doctor,
+    convert, reports,
 )  # fmt: skip
 """Where the commands are, in the order in which --help shows them."""
 

@@ -18,7 +18,8 @@ from tradingbot.io.segments import make_folder, sync_folder
 from tradingbot.io.state_files import write_atomic
 
 __all__ = [
-    "BadRequest", "Request", "RequestFolder", "Requested", "ResetAnchors", "Restart", "put_request", "signature",
+    "BadRequest", "DeleteTicks", "Request", "RequestFolder", "Requested", "ResetAnchors", "Restart", "put_request",
+    "signature",
 ]  # fmt: skip
 
 FOLDER = "requests"
@@ -48,7 +49,14 @@ class Restart(Request, frozen=True, kw_only=True, tag="restart"):
     sid: str
 
 
-Requested = ResetAnchors | Restart  # the union of all kinds that there are
+class DeleteTicks(Request, frozen=True, kw_only=True, tag="delete_ticks"):
+    """Ask a session to delete sealed segments of ticks, by their file names, once its journal says so."""
+
+    sid: str
+    files: tuple[str, ...]
+
+
+Requested = ResetAnchors | Restart | DeleteTicks  # the union of all kinds that there are
 
 
 class Signature(TypedDict):

@@ -169,6 +169,8 @@ class _Work:
             if record.get("type") == "gap":
                 found.gaps += 1
             if numbered:
+                if record.get("type") == "deleted":
+                    _take_deletion(self._report, record)
                 session.take(record)
                 if is_first and sid not in lowest and (seq := whole(record.get("seq"))) is not None:
                     lowest[sid] = seq
@@ -235,6 +237,15 @@ class _Contents:
     def sha256(self) -> str:
         """Return the SHA-256 of the text read."""
         return self._sha256.hexdigest()
+
+
+def _take_deletion(report: Report, record: dict[str, Any]) -> None:
+    """Take note of the inputs that the journal says were in a segment that was deleted."""
+    sessions = record.get("sessions")
+    for sid, facts in sessions.items() if isinstance(sessions, dict) else ():
+        first, last = (whole(each) for each in (*facts, None, None)[:2]) if isinstance(facts, list) else (None, None)
+        if first is not None and last is not None:
+            report.sessions.setdefault(sid, Session(sid)).deleted.append((first, last))
 
 
 def _size(path: Path) -> int:

@@ -13,7 +13,9 @@ __all__ = ["LAST_MOMENTS", "Missing", "Numbers", "Session"]
 LAST_MOMENTS = 10_000  # inputs: more than any kill or power loss takes of what waited to be written
 _CHUNK = 4_096  # numbers that share a bitmap: what one number far off costs is 512 bytes
 
-NO_INPUTS = ("checkpoint", "decision", "exit", "fill", "cancelled", "trade")
+NO_INPUTS = (
+    "checkpoint", "checkpoint_part", "rejections", "deleted", "decision", "exit", "fill", "cancelled", "trade",
+)  # fmt: skip
 
 Stretch = tuple[int, int]
 
@@ -83,6 +85,7 @@ class Session:
     end: int | None = None
     gaps: int = 0  # records that gap records name
     kept_from: int = 0  # what of it lies before has been deleted with its segments, as far as one can tell
+    deleted: list[Stretch] = field(default_factory=list)  # what the journal says was in segments that were deleted
     _off: list[Stretch] = field(default_factory=list)
     _off_since: int | None = None
 
@@ -129,10 +132,20 @@ class Session:
                 why = "not recorded: switched off, or the disk was full"
             elif high < self.kept_from:
                 why = "their segments are gone"
+            elif _is_within(low, high, self.deleted):
+                why = "their segments were deleted"
             elif self.end is None and low > last - LAST_MOMENTS:
                 why = "the session has no end: not written yet, or lost with it"
             found.append(Missing(low, high, why))
         return found
+
+
+def _is_within(low: int, high: int, stretches: list[Stretch]) -> bool:
+    """Say whether stretches together hold all numbers from `low` to `high`."""
+    for first, last in sorted(stretches):
+        if first <= low <= last:
+            low = last + 1
+    return low > high
 
 
 def whole(value: object) -> int | None:

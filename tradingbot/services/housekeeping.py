@@ -7,7 +7,7 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,6 +39,7 @@ class Planned(NamedTuple):
 
     deletion: Deletion
     sessions: dict[str, list[int]]
+    is_asked: bool = False  # by an operator, and not for age or size
 
 
 class Housekeeper:
@@ -55,7 +56,7 @@ class Housekeeper:
     def __init__(self, state_dir: Path, settings: Callable[[], Settings], threaded: bool = True) -> None:
         self._state_dir, self._settings = state_dir, settings
         self.is_low = False
-        self._full: queue.SimpleQueue[Path | list[Planned] | None] = queue.SimpleQueue()
+        self._full: queue.SimpleQueue[Path | list[Planned] | tuple[str, ...] | None] = queue.SimpleQueue()
         self._planned: queue.SimpleQueue[Planned] = queue.SimpleQueue()
         self._known: set[Path] = set()  # planned, and not deleted yet
         self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True) if threaded else None
@@ -85,6 +86,13 @@ class Housekeeper:
     def delete(self, told: list[Planned]) -> None:
         """Have deleted, by the housekeeper's thread, what the journal tells by now."""
         self._full.put(told)
+
+    def ask(self, files: Sequence[str]) -> None:
+        """Have sealed segments of ticks announced and deleted, by their names, that an operator wants gone.
+
+        The newest segment of a series stays, and so does what is no segment, or has no manifest to announce it by.
+        """
+        self._full.put(tuple(files))
 
     def look(self, deletes: bool = True) -> None:
         """See how much room is left, and delete what is too old or too much, or have it announced."""
@@ -127,6 +135,20 @@ class Housekeeper:
                 self._known.add(deletion.path)
                 self._planned.put(Planned(deletion, load_sessions(deletion.path)))
 
+    def _announce(self, files: Sequence[str]) -> None:
+        """Announce what an operator has asked to delete."""
+        segments = list_segments(self._state_dir / FOLDERS[Stream.TICKS])
+        newest = {segment.series: segment.path for segment in segments}
+        sealed = {segment.path.name: segment.path for segment in segments if segment.sealed}
+        for name in files:
+            path = sealed.get(name)
+            if path is None or path in self._known or path in newest.values():
+                continue
+            sessions = load_sessions(path)
+            if sessions:
+                self._known.add(path)
+                self._planned.put(Planned(Deletion(path, 0, "asked for by an operator"), sessions, is_asked=True))
+
     def _delete(self, deletion: Deletion) -> None:
         ((_, error),) = apply_retention([deletion])
         self._known.discard(deletion.path)
@@ -146,6 +168,8 @@ class Housekeeper:
                 work = self._full.get(timeout=LOOK_S)
                 if isinstance(work, Path):
                     self._seal(work)
+                elif isinstance(work, tuple):
+                    self._announce(work)
                 for planned in work if isinstance(work, list) else ():
                     self._delete(planned.deletion)
             except queue.Empty:

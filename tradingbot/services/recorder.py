@@ -163,9 +163,11 @@ class Recorder:
 
     def _tell_deletions(self, keeper: Housekeeper) -> None:
         planned = keeper.take_planned()
-        for deletion, sessions in planned:
+        for deletion, sessions, _ in planned:
             file = f"{deletion.path.parent.name}/{deletion.path.name}"
             self._event("deleted", seq=self._engine.seq, file=file, sessions=sessions)
+        if any(each.is_asked for each in planned):
+            self.checkpoint()  # a proof goes on from here
         if planned:
             self._writer.run(lambda: keeper.delete(planned))
 

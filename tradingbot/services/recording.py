@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from msgspec import to_builtins
@@ -91,6 +91,10 @@ class Recording:
             self._recorder.snapshots_ms = self._snapshots_ms()
             self._recorder.look(self._housekeeper)
             self._keeper.look()
+
+    def delete_ticks(self, files: Sequence[str]) -> None:
+        """Have sealed segments of ticks deleted that an operator has done with, once the journal says so."""
+        self._housekeeper.ask(files)
 
     def end(self) -> None:
         """Record the session's end, and write all that waits."""

@@ -94,7 +94,7 @@ class Session:
         self.listings: Listings | None = None
         self.recovered: Recovered | None = None
         self.recording = Recording(self._state_dir, lambda: self.settings, self._post, self._take, monotonic, threaded)
-        self._requests = OperatorRequests(self._state_dir, self._restart)
+        self._requests = OperatorRequests(self._state_dir, self._restart, self.recording.delete_ticks)
         self._start = Start(self.settings.RETRY_BASE_S)
         self.clock = Clock()
         self.began_s = 0.0
