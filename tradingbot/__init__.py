@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tradingbot.api.past import compare, explain
     from tradingbot.api.rollbacks import rollback, rollbacks
     from tradingbot.api.trials import trial
+    from tradingbot.api.upkeep import clean
     from tradingbot.config import Settings
     from tradingbot.engine.engine import Engine
     from tradingbot.errors import Recoverable, SettingsError, TradingBotError, Unrecoverable, UsageError
@@ -30,6 +31,7 @@ _HOMES = {
     "TradingBotError": "tradingbot.errors",
     "Unrecoverable": "tradingbot.errors",
     "UsageError": "tradingbot.errors",
+    "clean": "tradingbot.api.upkeep",
     "compare": "tradingbot.api.past",
     "conclude": "tradingbot.api.notebook",
     "doctor": "tradingbot.api.checks",
@@ -56,6 +58,7 @@ __all__ = [
     "Unrecoverable",
     "UsageError",
     "__version__",
+    "clean",
     "compare",
     "conclude",
     "doctor",

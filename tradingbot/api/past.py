@@ -19,7 +19,7 @@ __all__ = ["Compared", "Explained", "compare", "explain"]
 
 MINUTE_MS = 60_000
 BEFORE_MS, AFTER_MS = 15 * MINUTE_MS, 30 * MINUTE_MS
-DIFFERENCES = 50  # that a notebook shows; the frame has all
+DIFFERENCES = 15  # that a notebook shows; the frame has all
 SUMS = {
     "triggers": "triggers", "entries": "  entered", "trades": "trades closed", "open_positions": "positions open",
     "pnl_quote": "profit (quote)", "fees_quote": "fees (quote)", "final_equity_quote": "final equity (quote)",
@@ -47,8 +47,8 @@ class Compared(Shown):
         """Return it in words."""
         return self.found.text()
 
-    def html(self) -> str:
-        """Return it as HTML: both sides, then what differs."""
+    def html(self, picture: str = "") -> str:
+        """Return it as HTML: both sides, `picture` (HTML too), then what differs."""
         from tradingbot.ui.explanation import utc_text
         from tradingbot.ui.html_tables import Html, details, headline, paragraphs, preformatted, table
 
@@ -70,7 +70,8 @@ class Compared(Shown):
             headline("equal" if self.is_equal else "differs", says)
             + paragraphs(self.text().split("\n\n")[0].splitlines())
             + table(("", "ours", "theirs"), rows, (1, 2))
-            + table(names, differences, (4,), "triggers that differ")
+            + picture
+            + table(names, differences, (4,), "the first triggers that differ" if rest > 0 else "triggers that differ")
             + paragraphs([f"and {rest:,} more: frame() has all"] if rest > 0 else [])
             + details("the whole comparison in words", preformatted(self.text()))
         )

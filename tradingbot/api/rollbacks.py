@@ -214,7 +214,7 @@ class Foreseen(Shown):
 
         if self.compared is None:
             return paragraphs([self.says])
-        return Html(paragraphs([self.says]) + self.compared.html() + picture(self.figure(), "triggers over time"))
+        return Html(paragraphs([self.says]) + self.compared.html(picture(self.figure(), "triggers over time")))
 
     def figure(self) -> Figure:
         """Return the picture of the comparison; raise UsageError where nothing could be compared."""
