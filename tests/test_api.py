@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import re
 import subprocess
 import sys
@@ -297,3 +298,10 @@ def test_the_home_is_found_as_by_the_commands(home: str, monkeypatch: pytest.Mon
     monkeypatch.setenv("TRADINGBOT_HOME", home)
     assert tb.status(last=True) == tb.status("", last=True) == tb.status(Path(home), last=True)
     assert tb.status("/nowhere", state=f"{home}/state", last=True).record == tb.status(home, last=True).record
+
+
+def test_the_examples_of_the_page_are_so() -> None:
+    """docs/API.md, line by line."""
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    failed, tried = doctest.testfile(str(ROOT / "docs" / "API.md"), module_relative=False, optionflags=flags)
+    assert (failed, tried > 10) == (0, True)

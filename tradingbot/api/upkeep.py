@@ -68,9 +68,9 @@ def clean(
     nothing. With `archive` it is archived and read back before it goes. With `dry_run=False` it is done, and `why` is
     required. Raises UsageError, CleanError where a step fails.
 
-    >>> import tradingbot as tb
-    >>> home = tb.trial(duration_s=30, EMBEDDED_SYMBOLS=1)
-    >>> tb.clean("ticks", home).state  # its one segment is still open
+    >>> import tempfile, tradingbot as tb
+    >>> home = tempfile.mkdtemp()
+    >>> tb.clean("ticks logs", home).state
     'nothing to do'
     >>> tb.clean("", home).state
     'not asked'
