@@ -364,7 +364,7 @@ def test_without_a_terminal_and_without_yes_only_the_plan_is_shown(tmp_path: Pat
 def test_the_registry_names_what_there_is() -> None:
     """Each flag's modules and tests exist; live or at the next start as its setting says; none is a retired name."""
     from tests.conftest import ROOT
-    from tradingbot.flags import RETIRED
+    from tradingbot.features import RETIRED
 
     for name, flag in FLAGS.items():
         assert flag.restart == registry()[name].restart

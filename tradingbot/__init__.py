@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from tradingbot.api.bot import flags, status
+    from tradingbot.api.checks import doctor, verify
     from tradingbot.api.notebook import CheckFailedError, conclude, prepare_notebook
+    from tradingbot.api.past import compare, explain
+    from tradingbot.api.rollbacks import rollback, rollbacks
+    from tradingbot.api.trials import trial
+    from tradingbot.api.upkeep import clean
     from tradingbot.config import Settings
     from tradingbot.engine.engine import Engine
     from tradingbot.errors import Recoverable, SettingsError, TradingBotError, Unrecoverable, UsageError
@@ -25,9 +31,19 @@ _HOMES = {
     "TradingBotError": "tradingbot.errors",
     "Unrecoverable": "tradingbot.errors",
     "UsageError": "tradingbot.errors",
+    "clean": "tradingbot.api.upkeep",
+    "compare": "tradingbot.api.past",
     "conclude": "tradingbot.api.notebook",
+    "doctor": "tradingbot.api.checks",
+    "explain": "tradingbot.api.past",
+    "flags": "tradingbot.api.bot",
     "prepare_notebook": "tradingbot.api.notebook",
     "replay": "tradingbot.services.replay",
+    "rollback": "tradingbot.api.rollbacks",
+    "rollbacks": "tradingbot.api.rollbacks",
+    "status": "tradingbot.api.bot",
+    "trial": "tradingbot.api.trials",
+    "verify": "tradingbot.api.checks",
 }
 
 __all__ = [
@@ -42,9 +58,19 @@ __all__ = [
     "Unrecoverable",
     "UsageError",
     "__version__",
+    "clean",
+    "compare",
     "conclude",
+    "doctor",
+    "explain",
+    "flags",
     "prepare_notebook",
     "replay",
+    "rollback",
+    "rollbacks",
+    "status",
+    "trial",
+    "verify",
 ]
 
 

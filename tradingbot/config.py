@@ -13,7 +13,7 @@ import msgspec
 import orjson
 
 from tradingbot.errors import SettingsError
-from tradingbot.flags import FLAGS, Flag
+from tradingbot.features import FLAGS, Flag
 
 __all__ = [
     "CHAINS",

@@ -27,6 +27,10 @@ class TradingBotError(Exception):
 
     exit_code = 1
 
+    def _render_traceback_(self) -> list[str]:
+        """Return what a notebook shows: the line that says what to do, without the way that led to it."""
+        return [f"{type(self).__name__}: {''.join(c if c.isprintable() else '?' for c in str(self))}"]
+
 
 class Recoverable(TradingBotError):  # noqa: N818  (a branch of the tree, named for what it asks of who catches it)
     """Skip, count and go on."""

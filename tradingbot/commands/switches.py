@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tradingbot.commands.arguments import Add, add_asking
 from tradingbot.commands.shared import answer, ask, settings_of
-from tradingbot.errors import SettingsError, UsageError
+from tradingbot.errors import UsageError
 
 if TYPE_CHECKING:
     from tradingbot.io.overrides import Effective
@@ -77,15 +77,9 @@ def clear(arguments: argparse.Namespace) -> int:
 
 def effective_of(arguments: argparse.Namespace) -> Effective:
     """Return the settings in force, also where overrides.json is broken: as the last good one leaves them."""
-    from tradingbot.io.override_file import peek_entries
+    from tradingbot.io.overrides import in_force
 
-    below = settings_of(arguments, overrides=False)
-    entries, _ = peek_entries(below.state_dir)
-    assert below.again is not None
-    try:
-        return below.again(overrides=True)
-    except SettingsError:
-        return below.again(overrides={key: entry.value for key, entry in entries.items()})
+    return in_force(settings_of(arguments, overrides=False))
 
 
 def _changes(assignments: list[str]) -> dict[str, Any]:

@@ -19,9 +19,9 @@ from tradingbot.io.home import (
     read_toml,
     split_assignment,
 )
-from tradingbot.io.override_file import Override, read_entries
+from tradingbot.io.override_file import Override, peek_entries, read_entries
 
-__all__ = ["Effective", "read_assignments", "read_settings"]
+__all__ = ["Effective", "in_force", "read_assignments", "read_settings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,19 @@ def read_settings(
 
     named = {name: sources.get(name, "default") for name in registry()}
     return Effective(settings, named, home, files, again, entries)
+
+
+def in_force(below: Effective) -> Effective:
+    """Return the settings in force, also where overrides.json is broken: as the last good one leaves them.
+
+    `below` are the settings that were read without overrides.
+    """
+    entries, _ = peek_entries(below.state_dir)
+    assert below.again is not None
+    try:
+        return below.again(overrides=True)
+    except SettingsError:
+        return below.again(overrides={key: entry.value for key, entry in entries.items()})
 
 
 def _merge(layers: Iterable[tuple[str, dict[str, Any]]]) -> tuple[dict[str, Any], dict[str, str]]:

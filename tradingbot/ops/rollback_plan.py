@@ -11,7 +11,7 @@ import msgspec
 
 from tradingbot.config import FLAGS, registry
 from tradingbot.errors import TradingBotError, UsageError
-from tradingbot.flags import Flag
+from tradingbot.features import Flag
 from tradingbot.io.override_file import Override, peek_entries
 from tradingbot.io.overrides import Effective
 from tradingbot.io.requests import signature

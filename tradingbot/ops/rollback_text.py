@@ -8,28 +8,41 @@ from typing import Any
 
 from tradingbot.ops.rollback_plan import LIVE, PROFILES
 
-__all__ = ["list_text", "nothing_text", "plan_text", "report_text"]
+__all__ = [
+    "list_text", "notes_ahead", "notes_behind", "nothing_text", "plan_text", "report_text", "step_text", "when_text",
+]  # fmt: skip
 
 Record = Mapping[str, Any]
 
 
 def plan_text(plan: Record, state: str, done: Sequence[str] = ()) -> str:
     """Return what a rollback would do; `done` are the steps of one that goes on."""
-    lines = [_headline(plan, state), _bot(plan)]
+    lines = [_headline(plan, state), *notes_ahead(plan, done)]
+    for change in plan["changes"]:
+        lines += _change(change, plan["kind"])
+    return _printable([*lines, *notes_behind(plan)])
+
+
+def notes_ahead(plan: Record, done: Sequence[str] = ()) -> list[str]:
+    """Return what is to be known before a plan's changes: the bot, what was begun, what is broken."""
+    lines = [_bot(plan)]
     if done:
         how = "with" if plan["restart"] else "without"
         lines.append(f"begun {_utc(plan['time_ms'])} UTC {how} --restart, it goes on behind: {', '.join(done)}")
     if plan["trouble"]:
         lines.append(f"{plan['trouble']}: it is set aside, and the last good one counts")
-    for change in plan["changes"]:
-        lines += _change(change, plan["kind"])
-    lines += [_left(key, entry) for key, entry in plan["foreign"].items()]
+    return lines
+
+
+def notes_behind(plan: Record) -> list[str]:
+    """Return what else a plan does and leaves, and what the last hour would have looked like."""
+    lines = [_left(key, entry) for key, entry in plan["foreign"].items()]
     lines += _restart(plan)
     lines += _foresight(plan["foresight"])
     for data in plan["left_behind"]:
         lines.append(f"stays where it is: {data['path']} ({data['bytes'] / 1e6:,.1f} MB)")
     lines.append("positions, orders and cash stay as they are; nothing is deleted")
-    return _printable(lines)
+    return lines
 
 
 def nothing_text(plan: Record, state: str) -> str:
@@ -49,7 +62,9 @@ def report_text(report: Record) -> str:
     if plan["undoes"]:
         lines[0] = f"undo {report['id']} of rollback {plan['undoes']} ({plan['profile']}): {report['state']}"
     lines.append(f"by {plan['who']}@{plan['host']}: {plan['why']}")
-    lines += [f"{_utc(step['ts_ms'])}  {name:10} {_step(name, step, plan)}".rstrip() for name, step in steps.items()]
+    lines += [
+        f"{_utc(step['ts_ms'])}  {name:10} {step_text(name, step, plan)}".rstrip() for name, step in steps.items()
+    ]
     lines += [_left(key, entry) for key, entry in plan["foreign"].items()]
     for check in report["checks"]:
         lines.append(f"{'ok' if check['ok'] else 'FAILED':6} {check['name']}: {check['says']}")
@@ -98,7 +113,7 @@ def _change(change: Record, kind: str) -> list[str]:
         return [f"{key}: overridden as {_word(before['value'])} already, by {before['who']}: {before['why']}"]
     held = "no override" if before is None else f"override {_word(before['value'])}"
     made = "no override" if after is None else f"override {_word(after['value'])}"
-    lines = [f"{key}: {held} becomes {made}; {value} becomes {_word(change['new_value'])}, {_when(change)}"]
+    lines = [f"{key}: {held} becomes {made}; {value} becomes {_word(change['new_value'])}, {when_text(change)}"]
     if change["pinned"]:
         wins = "the override wins" if after is not None else "which counts again"
         lines.append(f"  {change['pinned']} sets it too: {wins}")
@@ -107,7 +122,8 @@ def _change(change: Record, kind: str) -> list[str]:
     return lines
 
 
-def _when(change: Record) -> str:
+def when_text(change: Record) -> str:
+    """Return when a running bot, or the next one, goes by a change."""
     return "live, within 2 s" if change["takes_effect"] == LIVE else str(change["takes_effect"])
 
 
@@ -145,7 +161,8 @@ def _foresight(found: Record) -> list[str]:
     return lines
 
 
-def _step(name: str, step: Record, plan: Record) -> str:
+def step_text(name: str, step: Record, plan: Record) -> str:
+    """Return what a step has done."""
     if "says" in step:
         return str(step["says"])
     match name:

@@ -57,14 +57,7 @@ class Sink(Protocol):
 
 @dataclass(slots=True)
 class ReplayResult:
-    """Hold a replay: summary, decisions and trades (JSON objects, as the files hold them), and what was not readable.
-
-    >>> import tradingbot as tb
-    >>> drop = [tb.Ticker("BTC/USDT", 1_700_000_000_000 + i * 1000, last=p) for i, p in enumerate((100.0, 98.4, 99.0))]
-    >>> result = tb.replay(drop)
-    >>> result.decisions[0]["decision_id"], result.decisions[0]["outcome"]
-    ('BTC/USDT:1700000001000:1', 'observed')
-    """
+    """Hold a replay: summary, decisions and trades (JSON objects, as the files have them), and what was unreadable."""
 
     summary: dict[str, Any]
     decisions: list[dict[str, Any]] = field(default_factory=list)
@@ -292,6 +285,12 @@ def replay(source: str | Path | Iterable[Any], /, **settings: object) -> ReplayR
 
     `source` is a file or directory, several of them, a DataFrame with the columns of such a file (ts_ms, symbol, and
     last, price or close), or tickers; keywords are settings under their one name. Raises UsageError, SettingsError.
+
+    >>> import tradingbot as tb
+    >>> drop = [tb.Ticker("BTC/USDT", 1_700_000_000_000 + i * 1000, last=p) for i, p in enumerate((100.0, 98.4, 99.0))]
+    >>> result = tb.replay(drop)
+    >>> result.decisions[0]["decision_id"], result.decisions[0]["outcome"]
+    ('BTC/USDT:1700000001000:1', 'observed')
     """
     chosen = make_settings(settings)
     sink = _ListSink()
