@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from tradingbot.engine.engine import Engine
     from tradingbot.errors import Recoverable, SettingsError, TradingBotError, Unrecoverable, UsageError
     from tradingbot.market.ticker import Ticker
+    from tradingbot.research.load import Recorded, load
     from tradingbot.services.replay import ReplayResult, replay
 
 _HOMES = {
     "Engine": "tradingbot.engine.engine",
+    "Recorded": "tradingbot.research.load",
     "Recoverable": "tradingbot.errors",
     "ReplayResult": "tradingbot.services.replay",
     "Settings": "tradingbot.config",
@@ -23,11 +25,13 @@ _HOMES = {
     "TradingBotError": "tradingbot.errors",
     "Unrecoverable": "tradingbot.errors",
     "UsageError": "tradingbot.errors",
+    "load": "tradingbot.research.load",
     "replay": "tradingbot.services.replay",
 }
 
 __all__ = [
     "Engine",
+    "Recorded",
     "Recoverable",
     "ReplayResult",
     "Settings",
@@ -37,6 +41,7 @@ __all__ = [
     "Unrecoverable",
     "UsageError",
     "__version__",
+    "load",
     "replay",
 ]
 
