@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from tradingbot.api.drop_triggers import DropTriggerStudy, drop_triggers
+    from tradingbot.api.notebook import conclude, prepare_notebook
     from tradingbot.config import Settings
     from tradingbot.engine.engine import Engine
     from tradingbot.errors import Recoverable, SettingsError, TradingBotError, Unrecoverable, UsageError
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from tradingbot.services.replay import ReplayResult, replay
 
 _HOMES = {
+    "DropTriggerStudy": "tradingbot.api.drop_triggers",
     "Engine": "tradingbot.engine.engine",
     "Recorded": "tradingbot.research.load",
     "Recoverable": "tradingbot.errors",
@@ -25,11 +28,15 @@ _HOMES = {
     "TradingBotError": "tradingbot.errors",
     "Unrecoverable": "tradingbot.errors",
     "UsageError": "tradingbot.errors",
+    "conclude": "tradingbot.api.notebook",
+    "drop_triggers": "tradingbot.api.drop_triggers",
     "load": "tradingbot.research.load",
+    "prepare_notebook": "tradingbot.api.notebook",
     "replay": "tradingbot.services.replay",
 }
 
 __all__ = [
+    "DropTriggerStudy",
     "Engine",
     "Recorded",
     "Recoverable",
@@ -41,7 +48,10 @@ __all__ = [
     "Unrecoverable",
     "UsageError",
     "__version__",
+    "conclude",
+    "drop_triggers",
     "load",
+    "prepare_notebook",
     "replay",
 ]
 

@@ -12,7 +12,7 @@ from tradingbot.errors import UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["LAST_MS", "frame_of", "moment_ms", "times", "utc"]
+__all__ = ["LAST_MS", "frame_of", "in_ms", "moment_ms", "times", "utc"]
 
 MINUTE_MS = 60_000
 LAST_MS = 253_402_300_799_999  # the end of the year 9999
@@ -28,6 +28,13 @@ def times(ts_ms: Any) -> pd.DatetimeIndex:
 
     whole = np.clip(np.asarray(ts_ms, dtype=np.int64), 0, LAST_MS)
     return pd.DatetimeIndex(whole.astype("datetime64[ms]"), name="time").tz_localize("UTC")
+
+
+def in_ms(frame: pd.DataFrame) -> Any:
+    """Return the times that a table is indexed by as an array of ms."""
+    import pandas as pd
+
+    return pd.DatetimeIndex(frame.index).as_unit("ms").asi8
 
 
 def utc(ts_ms: float | None, seconds: bool = True) -> str:

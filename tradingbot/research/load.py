@@ -112,8 +112,8 @@ class Recorded:
         self._missing: dict[str, list[Missing]] = {}
         unknown = sorted(selection.symbols - set(self._known))
         if unknown:
-            known = ", ".join(self._known[:10]) + (", ..." if len(self._known) > 10 else "")
-            raise UsageError(f"{unknown[0]!r} is not recorded under {state_dir}: there are {known or 'no symbols'}")
+            named = ", ".join(self._known[:10]) + (", ..." if len(self._known) > 10 else "")
+            raise UsageError(f"{unknown[0]!r} is not recorded under {state_dir}: there are {named or 'no symbols'}")
 
     @cached_property
     def _known(self) -> list[str]:
