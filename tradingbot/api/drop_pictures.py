@@ -32,13 +32,15 @@ class StudyPictures(StudyFacts):
         sessions = [(one.began_ms, one.last_ms, one.sid) for one in journal.sessions]
         off = [(row["time"], row["until"] or last, row["why"]) for row in journal.rows.get("gaps", ())]
         whole = np.median([one.covered_pct for one in seen.values()]) if seen else 0.0
-        title = f"{len(sessions)} sessions; ticks cover {whole:.1f} % of the time of the median symbol"
+        title = f"{plural(len(sessions), 'session')}; ticks cover {whole:.1f} % of the time of the median symbol"
         if not seen:
-            title = f"{len(sessions)} sessions, no ticks recorded: what prices did after triggers is not known"
-        figure = coverage_figure(
-            first, last, sessions, off, {name: one.minutes for name, one in seen.items()}, self.changes_ms
-        )
+            title = (
+                f"{plural(len(sessions), 'session')}, no ticks recorded: what prices did after triggers is not known"
+            )
+        spans = {name: one.spans_ms for name, one in seen.items()}
+        figure = coverage_figure(first, last, sessions, off, spans, self.changes_ms)
         note = "Top row: sessions, blue and green in turn; red: a bot ran, and ticks were not recorded. "
+        note += "Below, red: holes. "
         note += "Dashed: settings changed."
         return Picture(title, figure, note + _more(len(seen), 40))
 

@@ -88,12 +88,12 @@ def after_table(
             known = returns[np.isfinite(returns)]
             names = decisions["symbol"].to_numpy()[chosen][np.isfinite(returns)]
             row: Row = {"stretch": stretch} if stretch else {}
-            row |= {"after": f"{ahead} min", "of": f"{len(known)} of {len(returns)}"}
+            row |= {"after": f"{ahead} min", "of": f"{len(known)}/{len(returns)}"}
             median, above, _ = _after(returns)
             quarters = np.percentile(known, [25, 75]) if len(known) else (None, None)
             row |= {
                 "mean %": float(known.mean()) if len(known) else None, "median %": median,
-                "quarter below %": quarters[0], "quarter above %": quarters[1], "above 0 %": above,
+                "lower quarter %": quarters[0], "upper quarter %": quarters[1], "above 0 %": above,
                 "worst %": float(np.median(worst[np.isfinite(worst)])) if len(known) else None,
                 "any moment %": _middle(survey.any_return, column, names),
                 "any worst %": _middle(survey.any_worst, column, names),
@@ -169,12 +169,12 @@ def near_rows(near: Near, decisions: pd.DataFrame) -> list[Row]:
     """Return the closest approaches of symbols' hours that had no trigger, the nearest first."""
     hours = in_ms(decisions) // HOUR_MS * HOUR_MS
     fired = set(zip(hours.tolist(), map(str, decisions["symbol"]), strict=True))
-    missed: list[Approach] = [one for key, one in near.hours.items() if key not in fired]
+    missed: list[Approach] = [one for key, one in near.hours.items() if key not in fired and one.ts_ms]
     missed.sort(key=lambda one: -one.to_trigger_pct)
     return [
         {
             "symbol": one.symbol, "when (UTC)": utc(one.ts_ms), "last": one.last, "threshold": one.threshold,
-            "missing %": -one.to_trigger_pct, "drop %": one.drop_pct, "armed": "yes" if one.armed else "no",
+            "missing %": -one.to_trigger_pct, "drop %": one.drop_pct,
         }
         for one in missed[:NEAREST]
     ]  # fmt: skip

@@ -86,7 +86,8 @@ class DropTriggerStudy(StudyPictures):
         first, last = self.span_ms
         counts = Counter(self.recorded.decisions["outcome"])
         told = ", ".join(f"{counts[name]} {name}" for name in ("entered", "observed", "blocked") if counts[name])
-        when = f"{(last - first) / HOUR_MS:,.1f} h, {utc(first)} to {utc(last)} UTC"
+        hours = (last - first) / HOUR_MS
+        when = f"{f'{hours:,.1f} h' if hours < 72 else f'{hours / 24:,.1f} days'}, {utc(first)} to {utc(last)} UTC"
         seen = f"{self.survey.ticks:,} ticks of {plural(len(self.survey.coverage), 'symbol')}"
         says = [f"{plural(self.triggers, 'drop trigger')}{f' ({told})' if told else ''} in {when}, {seen}."]
         if not self.triggers:
@@ -116,7 +117,7 @@ class DropTriggerStudy(StudyPictures):
         if found.p is None:
             return f"Too few triggers apart in time ({found.episodes}) to say whether the rule did any good."
         if found.p > LEVEL:
-            return f"No effect is shown: {ahead} minutes after triggers prices did what luck does as well."
+            return f"No effect is shown: {ahead} minutes after triggers prices did no better or worse than by luck."
         way = "better" if found.excess_pct > 0 else "worse"
         return f"{ahead} minutes after triggers prices did {way} than after any moment: {found.excess_pct:+.2f} % more."
 
@@ -184,14 +185,15 @@ class DropTriggerStudy(StudyPictures):
         import pandas as pd
 
         rows = after_table(self.decisions, self.survey, self.split, self.luck)
-        names = ("mean %", "median %", "quarter below %", "quarter above %", "any moment %", "worst %", "any worst %")
+        names = ("mean %", "median %", "lower quarter %", "upper quarter %", "any moment %", "worst %", "any worst %")
         title = "What happened in the minutes after a trigger" if rows else "No triggers: nothing to look at after them"
         note = (
             "Bought at the ask, sold at the bid, before fees. `of` counts triggers whose minutes ahead are recorded "
             "without a hole; `worst` is the median of the lowest bids on the way; `any moment` and `any worst` are the "
             "same medians of even moments of the same symbols, each symbol weighted by its triggers. Triggers that "
-            "follow each other share their future: against luck only those apart in time count, of all symbols. It takes "
-            f"{FEW} of them, and a p below {LEVEL:.4f}, for four times ahead are looked at, to be more than luck."
+            "follow each other share their future: against luck only those count that are that long apart, of all "
+            f"symbols together. It takes {FEW} of them, and a p below {LEVEL:.4f}, for four times are looked at, to be "
+            "more than luck: p is how often coins thrown for the signs of the differences do as much."
         )
         return Table(title, pd.DataFrame(rows), note, {**dict.fromkeys(names, "+.2f"), "above 0 %": ".0f"})
 
@@ -218,9 +220,11 @@ class DropTriggerStudy(StudyPictures):
         if rows:
             title = f"The nearest miss: {harmless(rows[0]['symbol'])}, {rows[0]['missing %']:.3f} % from its threshold"
         note = (
-            "The closest approach of each symbol's hour without a trigger, in snapshots SNAPSHOT_MIN_PERIOD_MS apart. "
-            "0 % or less without a trigger: not armed again, or held back by confirmation, debounce or warm-up."
+            "The closest approach of each symbol's hour without a trigger, while it was armed, in snapshots "
+            "SNAPSHOT_MIN_PERIOD_MS apart. 0 % or less: held back by confirmation, debounce or warm-up."
         )
+        idle = sum(one.ts_ms == 0 for one in self.near.hours.values())
+        note += f" In {plural(idle, 'hour')} the symbol was not armed again at all." if idle else ""
         formats = {"last": ".6g", "threshold": ".6g", "missing %": ".3f", "drop %": "+.3f"}
         return Table(title, pd.DataFrame(rows), note, formats)
 
@@ -248,7 +252,7 @@ class DropTriggerStudy(StudyPictures):
         note = (
             f"Paper orders, fees included, over {found.inputs:,} inputs, {utc(found.first_ms)} to {utc(found.last_ms)} "
             f"UTC{cut}. The best of several tries on the same ticks looks better than it is: try it on others. The "
-            "return is on the cash at the beginning, of which a position takes little; holding and averaging in spend all."
+            "return is on the cash at the beginning, of which positions take little; holding and averaging in spend it."
         )
         if found.unrecorded:
             note += f" {plural(len(found.unrecorded), 'stretch', 'es')} not recorded, and left out."

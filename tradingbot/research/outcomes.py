@@ -15,7 +15,7 @@ __all__ = ["HORIZONS_MIN", "Luck", "SymbolTicks", "after", "even_moments", "luck
 HORIZONS_MIN = (1, 5, 15, 60)
 MINUTE_MS = 60_000
 LEAST_HOLE_MS = 60_000
-DRAWS = 2_000
+DRAWS = 4_000
 FEW = 8  # episodes: fewer say nothing
 LEVEL = 0.05 / len(HORIZONS_MIN)  # four times ahead are looked at: Bonferroni's correction
 
@@ -96,8 +96,9 @@ class Luck:
     """Say how likely luck does as well.
 
     `episodes` are triggers that do not overlap in time, of all symbols together; `excess_pct` how much more they
-    returned on average than any moment of the same symbols; `p` the share of random draws of as many moments that lie
-    as far from their average, None where there are too few episodes.
+    returned on average than any moment of the same symbols; `p` how often these differences, each with a sign thrown by
+    a coin, lie as far from 0 on average (a sign-flip test: it knows that prices move more around triggers than at other
+    times), None where there are too few episodes.
     """
 
     episodes: int
@@ -108,19 +109,18 @@ class Luck:
     def says(self) -> str:
         """Return it in words."""
         if self.p is None:
-            return f"too few to say ({self.episodes} apart in time)"
-        if self.p > LEVEL:
-            return f"luck does as well (p = {self.p:.2f}, {self.episodes} apart in time)"
-        way = "better" if self.excess_pct > 0 else "worse"
+            return f"too few to say ({self.episodes} apart)"
         p = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.3f}"
-        return f"{way} than luck ({p}, {self.episodes} apart in time)"
+        if self.p > LEVEL:
+            return f"no different ({p}, {self.episodes} apart)"
+        return f"{'better' if self.excess_pct > 0 else 'worse'} ({p}, {self.episodes} apart)"
 
 
 def luck(symbols: list[str], moments_ms: Array, returns: Array, any_moment: dict[str, Array], ahead_ms: int) -> Luck:
     """Hold the returns of triggers against those of any moment of the same symbols.
 
     `any_moment` holds returns of each symbol. Triggers less than `ahead_ms` after one that counts, of any symbol, share
-    its future and do not count again. The draws are those of a generator with a fixed seed.
+    its future and do not count again. The signs are those of a generator with a fixed seed.
     """
     pools = {symbol: values[np.isfinite(values)] for symbol, values in any_moment.items()}
     counted: list[int] = []
@@ -130,13 +130,12 @@ def luck(symbols: list[str], moments_ms: Array, returns: Array, any_moment: dict
             counted.append(int(place))
     if not counted:
         return Luck(0, float("nan"), None)
-    excess = float(np.mean([returns[place] - pools[symbols[place]].mean() for place in counted]))
+    means = {symbol: pool.mean() for symbol, pool in pools.items() if len(pool)}
+    differences = np.array([returns[place] - means[symbols[place]] for place in counted])
+    excess = float(differences.mean())
     if len(counted) < FEW:
         return Luck(len(counted), excess, None)
     rng = np.random.default_rng(7)
-    drawn = np.zeros(DRAWS)
-    for place in counted:
-        pool = pools[symbols[place]]
-        drawn += rng.choice(pool, DRAWS) - pool.mean()
-    beyond = int((np.abs(drawn / len(counted)) >= abs(excess)).sum())
+    flipped = np.array([(differences * rng.choice((-1.0, 1.0), len(counted))).mean() for _ in range(DRAWS)])
+    beyond = int((np.abs(flipped) >= abs(excess) * (1 - 1e-9)).sum())
     return Luck(len(counted), excess, (beyond + 1) / (DRAWS + 1))

@@ -69,24 +69,22 @@ def coverage_figure(
     last_ms: int,
     sessions: Sequence[tuple[int, int, str]],
     off: Sequence[tuple[int, int, str]],
-    minutes: Mapping[str, Array],
+    spans_ms: Mapping[str, Array],
     changes: Sequence[int],
 ) -> Figure:
-    """Draw which stretches are recorded: a bar a session (ms, ms, name), what was not recorded, a row a symbol."""
-    names = list(minutes)[:MANY]
+    """Draw which stretches are recorded: a bar a session, what was not recorded, a row a symbol; times in ms."""
+    names = list(spans_ms)[:MANY]
     figure, axes = _figure(1.9 + 0.22 * len(names))
     axis = axes[0, 0]
     last_ms = max(last_ms, first_ms + 60_000)
-    bins = 600
-    edges: Array = np.linspace(first_ms, last_ms, bins + 1)
+    least_ms = (last_ms - first_ms) / 800  # what can still be seen
     for place, name in enumerate(names):
-        told: Array = np.histogram(np.clip(minutes[name] * 60_000 + 30_000, first_ms, last_ms), edges)[0] > 0
-        wide = max(int(np.ceil(60_000 / (edges[1] - edges[0]))), 1)  # a bin shorter than a minute: its minute counts
-        told = np.convolve(told, np.ones(wide), "same") > 0
-        starts = np.flatnonzero(np.diff(np.concatenate([[0], told.astype(int)])) == 1)
-        ends = np.flatnonzero(np.diff(np.concatenate([told.astype(int), [0]])) == -1)
-        for start, end in zip(starts, ends, strict=True):
-            _bar(axis, float(edges[start]), float(edges[end + 1]), place, SKY)
+        spans = np.clip(spans_ms[name].astype(float), first_ms, last_ms)
+        for began, ended in spans:
+            _bar(axis, began, ended, place, SKY)
+        for ended, begins in zip(spans[:-1, 1], spans[1:, 0], strict=True):
+            middle, half = (ended + begins) / 2, max(begins - ended, least_ms) / 2
+            _bar(axis, middle - half, middle + half, place, RED)
     for number, (began, ended, _) in enumerate(sessions):
         _bar(axis, max(began, first_ms), min(ended, last_ms), -1, BLUE if number % 2 == 0 else GREEN)
     for began, ended, _ in off:
@@ -234,6 +232,7 @@ def drops_figure(edges: Array, counts: Array, deepest: Array, thresholds: Mappin
     side.step(deep, np.arange(1, len(deep) + 1), where="post", color=BLACK)
     side.set_xlabel("deepest price of a symbol's hour against its reference (%)")
     side.set_ylabel("symbol hours at least as deep (count)")
+    side.set_yscale("log")
     for number, (name, drop) in enumerate(thresholds.items()):
         colour, style = (RED, "-") if number == 0 else (BLUE, "--")
         for each in (axis, side):

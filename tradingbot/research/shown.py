@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -62,8 +62,25 @@ class Table:
         body = self.cells().to_string(index=False) if len(self.frame) else "(no rows)"
         return "\n".join(part for part in (harmless(self.title), body, harmless(self.note)) if part)
 
+    def _table(self) -> str:
+        cells = self.cells()
+        texts = [
+            self.frame[name].dtype == object or str(self.frame[name].dtype) == "str" for name in self.frame.columns
+        ]
+
+        def row(values: Iterable[str], tag: str) -> str:
+            told = []
+            for value, is_text in zip(values, texts, strict=True):
+                side, wrap = "left" if is_text else "right", "normal" if len(value) > 60 else "nowrap"
+                told.append(f"<{tag} style='text-align:{side};white-space:{wrap}'>{escape(value)}</{tag}>")
+            return f"<tr>{''.join(told)}</tr>"
+
+        head = row(map(str, cells.columns), "th")
+        body = "".join(row(values, "td") for values in cells.itertuples(index=False, name=None))
+        return f"<div style='overflow-x:auto'><table><thead>{head}</thead><tbody>{body}</tbody></table></div>"
+
     def _repr_html_(self) -> str:
-        body = self.cells().to_html(index=False, escape=True, border=0) if len(self.frame) else ""
+        body = self._table() if len(self.frame) else ""
         return f"<div {_STYLE}><p><b>{escape(harmless(self.title))}</b></p>{body}{_note(self.note)}</div>"
 
 

@@ -23,6 +23,7 @@ CHUNK_ROWS = 1 << 16
 MOMENTS = 1_500  # of each symbol, to compare with
 BEFORE_MS, BEHIND_MS = 10 * MINUTE_MS, 15 * MINUTE_MS  # shown around a trigger
 SHOWN_POINTS = 1_500
+MOST_SPANS = 2_000
 DROP_EDGES = np.arange(-15.0, 5.0001, 0.05)  # %
 AGE_EDGES = np.array([0, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14_400, 1 << 40], dtype=float)  # s
 PRICES = {"ts_ms": "int", "last": "float", "bid": "float", "ask": "float"}
@@ -47,7 +48,7 @@ class Coverage:
     longest_ms: int  # when it began
     holes: int
     covered_pct: float
-    minutes: Array  # minutes since the epoch with a tick
+    spans_ms: Array  # begin and end of each stretch without a hole, the longest MOST_SPANS of them, by time
 
 
 @dataclass(slots=True)
@@ -123,6 +124,12 @@ def _thinned(ticks: SymbolTicks) -> Array:
 
 def _coverage(ticks: SymbolTicks) -> Coverage:
     steps = np.diff(ticks.ts_ms)
+    breaks = np.flatnonzero(steps > ticks.tolerance_ms)
+    spans = np.column_stack(
+        [ticks.ts_ms[np.append(0, breaks + 1)], ticks.ts_ms[np.append(breaks, len(ticks.ts_ms) - 1)]]
+    )
+    if len(spans) > MOST_SPANS:
+        spans = spans[np.sort(np.argsort(spans[:, 0] - spans[:, 1], kind="stable")[:MOST_SPANS])]
     longest = int(steps.argmax()) if len(steps) else 0
     span = float(ticks.ts_ms[-1] - ticks.ts_ms[0])
     return Coverage(
@@ -130,7 +137,7 @@ def _coverage(ticks: SymbolTicks) -> Coverage:
         median_s=float(np.median(steps)) / 1000 if len(steps) else 0.0,
         longest_s=float(steps[longest]) / 1000 if len(steps) else 0.0, longest_ms=int(ticks.ts_ms[longest]),
         holes=int(ticks.hole[-1]), covered_pct=ticks.covered_ms() / span * 100 if span else 0.0,
-        minutes=np.unique(ticks.ts_ms // MINUTE_MS),
+        spans_ms=spans,
     )  # fmt: skip
 
 
@@ -145,9 +152,10 @@ def _around(ticks: SymbolTicks, at_ms: int) -> dict[str, Array]:
 
 @dataclass(slots=True)
 class Approach:
-    """Hold a symbol's hour (ms): its closest approach to the threshold, and its deepest drop from the reference.
+    """Hold a symbol's hour (ms): its closest approach to the threshold while armed, and its deepest drop at all.
 
-    `to_trigger_pct` is how far the price must still have moved (negative: above the threshold).
+    `to_trigger_pct` is how far the price must still have moved (negative: above the threshold; -inf: never armed),
+    `drop_pct` and `deepest_pct` how far prices stood from the reference.
     """
 
     hour_ms: int
@@ -158,7 +166,6 @@ class Approach:
     to_trigger_pct: float = -np.inf
     drop_pct: float = 0.0
     deepest_pct: float = np.inf
-    armed: bool = True
 
 
 @dataclass(slots=True)
@@ -215,7 +222,8 @@ def _take_hours(near: Near, chunk: dict[str, Array]) -> None:
     names, codes = np.unique(chunk["symbol"].astype(str), return_inverse=True)
     hours = chunk["ts_ms"] // HOUR_MS
     key = (hours - hours.min()) * len(names) + codes
-    distance = (chunk["threshold"] / chunk["last"] - 1) * 100  # as drop_pct
+    armed = chunk["armed"]
+    distance = np.where(armed, (chunk["threshold"] / chunk["last"] - 1) * 100, -np.inf)  # as drop_pct
     order = np.lexsort((distance, key))
     ends = np.flatnonzero(np.append(np.diff(key[order]) != 0, True))
     starts = np.concatenate([[0], ends[:-1] + 1])
@@ -228,4 +236,3 @@ def _take_hours(near: Near, chunk: dict[str, Array]) -> None:
             best.ts_ms, best.last = int(chunk["ts_ms"][end]), float(chunk["last"][end])
             best.threshold, best.drop_pct = float(chunk["threshold"][end]), float(chunk["drop_pct"][end])
             best.to_trigger_pct = drop_pct(best.threshold, best.last)
-            best.armed = bool(chunk["armed"][end])
