@@ -52,7 +52,8 @@ def _record(folder: Path) -> Path:
     columns |= {"bid": np.round(last - 0.01, 4).ravel(), "ask": np.round(last + 0.01, 4).ravel()}
     pq.write_table(pa.table(columns), folder / "ticks.parquet")
     state = folder / "state"
-    with StateLock(state):
+    state.mkdir()
+    with StateLock(state, T):
         import_ticks(scan_all([folder / "ticks.parquet"]), make_settings({"GLOBAL_TRADING": True}), {}, state, set())
     return state
 

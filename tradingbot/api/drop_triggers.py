@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
+from typing import Any
 
 import numpy as np
 
@@ -60,17 +62,39 @@ def drop_triggers(
     ...     tb.drop_triggers(state=folder).triggers
     0
     """
-    given = [thresholds] if isinstance(thresholds, int | float) else list(thresholds)
+    given = [thresholds] if isinstance(thresholds, int | float) else _listed(thresholds, "thresholds")
     if len(given) > MOST_THRESHOLDS:
         raise UsageError(f"thresholds names {len(given)} values: at most {MOST_THRESHOLDS} are tried at a time")
-    tried = [float(check_value("DROP_TRIGGER_VALUE", value, "thresholds")) for value in given]
+    tried = [float(check_value("DROP_TRIGGER_VALUE", _number(value), "thresholds")) for value in given]
     for value in tried:
         if not 0 < value < 1:
             raise UsageError(f"thresholds: {value:g} is no share of the reference, as 0.985 is: a drop of 1.5 %")
     folder = find_state(home, state)
     if not home and not state and not folder.is_dir():
         return DropTriggerStudy(Recorded(folder, Selection()), tried, limit_s)
-    return DropTriggerStudy(load(state=folder, since=since, until=until, symbols=symbols), tried, limit_s)
+    names = None if symbols is None else _listed(symbols, "symbols")
+    return DropTriggerStudy(load(state=folder, since=since, until=until, symbols=names), tried, limit_s)
+
+
+def _listed(value: object, name: str) -> list[Any]:
+    """Return a list, or the items of a text as papermill hands it on: JSON, or names with commas between."""
+    if isinstance(value, str):
+        text = value.strip()
+        try:
+            items = json.loads(text) if text.startswith("[") else [item.strip() for item in text.split(",")]
+        except ValueError:
+            items = None
+        value = [item for item in items if item != ""] if isinstance(items, list) else None
+    if not isinstance(value, Iterable):
+        raise UsageError(f"{name} takes a list, or a text with commas between, as BTC/USDT,ETH/USDT or 0.99,0.98")
+    return list(value)
+
+
+def _number(value: object) -> object:
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 class DropTriggerStudy(StudyPictures):
