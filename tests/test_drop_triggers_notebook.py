@@ -191,6 +191,18 @@ def test_the_recorded_settings_give_the_recorded_triggers_again_or_the_study_fai
     assert "2 others do" in worse["run again"].says
 
 
+def test_what_only_observed_is_run_again_as_it_was_and_with_paper_orders(tmp_path: Path) -> None:
+    """A fill moves an anchor: paper orders may trigger otherwise than observing did, and both are shown."""
+    made = Past(tmp_path)
+    falling(made, count=3)
+    made.close(end=False)
+    study = tb.drop_triggers(tmp_path, thresholds=[])
+    names = study.what_if().frame["settings"].tolist()
+    assert names[:2] == ["as recorded (0.985, mode 4)", "as recorded (0.985, mode 4), paper orders"]
+    assert study.what_if().frame["entered"].tolist()[:2] == [0, 3]
+    assert all(finding.ok for finding in study.findings())
+
+
 def test_damage_is_a_warning_that_names_the_first_place(tmp_path: Path) -> None:
     """What could not be read is left out, and said."""
     made = make_state(tmp_path)

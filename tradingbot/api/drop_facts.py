@@ -13,6 +13,7 @@ from tradingbot.config import Settings, make_settings
 from tradingbot.errors import TradingBotError, UsageError
 from tradingbot.ops.variants import Variants, run_variants
 from tradingbot.research.frames import in_ms
+from tradingbot.research.journal import STOPPED
 from tradingbot.research.load import Recorded
 from tradingbot.research.outcomes import HORIZONS_MIN, Luck, luck
 from tradingbot.research.survey import Coverage, Near, TickSurvey, look_at_snapshots, look_at_ticks
@@ -115,9 +116,16 @@ class StudyFacts:
         """Return which ticks there are of each symbol."""
         return self.survey.coverage
 
-    def is_wanted(self, decision_id: str) -> bool:
-        """Say whether a trigger, by its name, is of the symbols and the time that are looked at."""
+    def is_told(self, decision_id: str) -> bool:
+        """Say whether a trigger, by its name, is of the symbols and the time that are looked at.
+
+        Of a bot that may be running the last minute is not: it wrote on while this was read.
+        """
         symbol, ts_ms, _ = decision_id.rsplit(":", 2)
+        journal = self.recorded.journal
+        is_running = bool(journal.sessions) and journal.sessions[-1].ended != STOPPED
+        if is_running and journal.last_ms is not None and int(ts_ms) > journal.last_ms - MINUTE_MS:
+            return False
         return self.recorded.selection.holds({"symbol": symbol, "ts_ms": int(ts_ms)})
 
     @property
@@ -143,10 +151,12 @@ class StudyFacts:
             tried[f"mode 2, window of {seconds} s"] = {
                 "DROP_TRIGGER_MODE": 2, "WINDOW_LOOKBACK_S": seconds, "FEATURE_ANCHOR_ENABLED": True,
             }  # fmt: skip
-        paper = {name: {**changes, "GLOBAL_TRADING": True} for name, changes in {self.as_recorded: {}, **tried}.items()}
+        paper = {name: {**changes, "GLOBAL_TRADING": True} for name, changes in tried.items()}
+        if not all(one.settings.get("GLOBAL_TRADING") for one in self.recorded.journal.stretches):
+            paper = {f"{self.as_recorded}, paper orders": {"GLOBAL_TRADING": True}, **paper}
         since, until = self.recorded.selection.since_ms, self.recorded.selection.until_ms
         try:
-            return run_variants(self.recorded.state_dir, paper, since, until, self.limit_s)
+            return run_variants(self.recorded.state_dir, {self.as_recorded: {}, **paper}, since, until, self.limit_s)
         except UsageError as error:
             self.no_variants = str(error)
             return None

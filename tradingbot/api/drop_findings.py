@@ -75,9 +75,8 @@ def _again(study: DropTriggerStudy) -> Finding:
         return Finding("run again", Verdict.NOT_APPLICABLE, "what is recorded cannot be run again")
     if found.is_cut_off or found.unrecorded:
         return Finding("run again", Verdict.NOT_APPLICABLE, "not all of it was run again: tradingbot prove says more")
-    ours = {one.decision_id for one in found.variants[0].decisions}
-    ours = {name for name in ours if study.is_wanted(name)}
-    theirs = set(study.recorded.decisions["decision_id"])
+    ours = {one.decision_id for one in found.variants[0].decisions if study.is_told(one.decision_id)}
+    theirs = {name for name in study.recorded.decisions["decision_id"] if study.is_told(name)}
     if ours == theirs:
         return Finding("run again", Verdict.OK, f"the recorded settings give the same {len(theirs)} triggers again")
     says = f"{len(theirs - ours)} recorded triggers do not come again, {len(ours - theirs)} others do"

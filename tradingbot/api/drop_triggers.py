@@ -175,7 +175,11 @@ class DropTriggerStudy(StudyPictures):
         )
         note += " A hole is a time without a tick of more than four times the median, and more than a minute."
         formats = {"ticks": ",", "every (s)": ".2f", "longest (s)": ",.1f", "covered %": ".2f"}
-        return Table(title, pd.DataFrame(coverage_rows(seen)), note, formats)
+        rows = coverage_rows(seen)
+        if len(rows) > 2 * MOST_ROWS:
+            rows.sort(key=lambda row: row["covered %"])
+            note += f" The {2 * MOST_ROWS} that are covered least, of {len(rows)}."
+        return Table(title, pd.DataFrame(rows[: 2 * MOST_ROWS]), note, formats)
 
     def stretches(self) -> Table:
         """Show under which settings the triggers came."""

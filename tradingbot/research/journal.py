@@ -17,9 +17,10 @@ from tradingbot.services.importing import ORIGIN
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Journal", "Session", "Stretch", "read_journal"]
+__all__ = ["STOPPED", "Journal", "Session", "Stretch", "read_journal"]
 
 CUT_OFF = "cut off: killed, or running"
+STOPPED = "stopped"
 OFF_WHYS = {"flag": "FEATURE_PERSIST_STREAMS off", "disk low": "disk low"}
 
 DECISIONS = {
@@ -118,6 +119,7 @@ class _Reader:
         self.journal = Journal()
         self._sessions: dict[str, Session] = {}
         self._off: dict[str, dict[str, Any]] = {}  # stretches that are not recorded, under way
+        self._before: dict[str, Any] = {}  # the settings in force
 
     def take(self, record: dict[str, Any]) -> None:
         """Take in one record."""
@@ -160,7 +162,7 @@ class _Reader:
         self._adopt(session, ts_ms, record.get("settings") or {}, session.fingerprint)
 
     def _session_end(self, record: dict[str, Any], session: Session, ts_ms: int) -> None:
-        session.ended = "stopped"
+        session.ended = STOPPED
         if (row := self._off.pop(session.sid, None)) is not None:
             row["until"] = ts_ms
 
@@ -170,7 +172,7 @@ class _Reader:
     def _adopt(self, session: Session, ts_ms: int, settings: dict[str, Any], name: str) -> None:
         stretches = self.journal.stretches
         name = name or _fingerprint(settings)
-        before = stretches[-1].settings if stretches else {}
+        before, self._before = self._before, settings
         changes = {
             key: (before.get(key), settings.get(key))
             for key in sorted(before.keys() | settings.keys())

@@ -218,7 +218,9 @@ class Recorded:
             record = found.record
             if record.get("type") != "gap" and type(record.get("ts_ms")) is int and self.selection.holds(record):
                 anchor = record.get("anchor") or {}
-                facts = (record["ts_ms"], record["symbol"], record["cause_word"], anchor.get("price"), record["sid"])
+                names = ("symbol", "cause_word", "sid")
+                symbol, cause, sid = (str(record.get(name, "")) for name in names)
+                facts = (record["ts_ms"], symbol, cause, anchor.get("price"), sid)
                 rows.append(facts)
         report.forget_torn(segments[-1].path if segments else None)
         frame = pd.DataFrame(rows, columns=["ts_ms", "symbol", "cause", "price", "sid"])
