@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from tradingbot.api.bot import flags, status
     from tradingbot.api.checks import doctor, verify
+    from tradingbot.api.drop_triggers import DropTriggerStudy, drop_triggers
     from tradingbot.api.notebook import CheckFailedError, conclude, prepare_notebook
     from tradingbot.api.past import compare, explain
     from tradingbot.api.rollbacks import rollback, rollbacks
@@ -18,11 +19,14 @@ if TYPE_CHECKING:
     from tradingbot.engine.engine import Engine
     from tradingbot.errors import Recoverable, SettingsError, TradingBotError, Unrecoverable, UsageError
     from tradingbot.market.ticker import Ticker
+    from tradingbot.research.load import Recorded, load
     from tradingbot.services.replay import ReplayResult, replay
 
 _HOMES = {
     "CheckFailedError": "tradingbot.api.notebook",
+    "DropTriggerStudy": "tradingbot.api.drop_triggers",
     "Engine": "tradingbot.engine.engine",
+    "Recorded": "tradingbot.research.load",
     "Recoverable": "tradingbot.errors",
     "ReplayResult": "tradingbot.services.replay",
     "Settings": "tradingbot.config",
@@ -35,8 +39,10 @@ _HOMES = {
     "compare": "tradingbot.api.past",
     "conclude": "tradingbot.api.notebook",
     "doctor": "tradingbot.api.checks",
+    "drop_triggers": "tradingbot.api.drop_triggers",
     "explain": "tradingbot.api.past",
     "flags": "tradingbot.api.bot",
+    "load": "tradingbot.research.load",
     "prepare_notebook": "tradingbot.api.notebook",
     "replay": "tradingbot.services.replay",
     "rollback": "tradingbot.api.rollbacks",
@@ -48,7 +54,9 @@ _HOMES = {
 
 __all__ = [
     "CheckFailedError",
+    "DropTriggerStudy",
     "Engine",
+    "Recorded",
     "Recoverable",
     "ReplayResult",
     "Settings",
@@ -62,8 +70,10 @@ __all__ = [
     "compare",
     "conclude",
     "doctor",
+    "drop_triggers",
     "explain",
     "flags",
+    "load",
     "prepare_notebook",
     "replay",
     "rollback",

@@ -18,7 +18,7 @@ from tradingbot.io.tick_files import TickFiles, TickRecord, newest_ms
 
 __all__ = [
     "CAUGHT_UP", "INPUTS", "NEVER", "OFF_WHYS", "OUTPUTS", "Numbered", "Progress", "Record", "RecordedInputs",
-    "SessionInputs", "rare_collections",
+    "SessionInputs", "newest_input_ms", "rare_collections",
 ]  # fmt: skip
 
 OUTPUTS = frozenset({"decision", "exit", "fill", "cancelled", "trade"})
@@ -144,11 +144,16 @@ def _journal(
         sids = (sid for segment in segments for sid in load_sessions(segment.path) or _sids(segment.path))
         records = (found.record for found in read_jsonl((segment.path for segment in segments), report))
     else:
-        times = [record["ts_ms"] for record in read_jsonl_tail(folder, JOURNAL.value, 1)]
-        end_ms = max([*times, newest_ms(state_dir) or 0])
+        end_ms = newest_input_ms(state_dir)
         records = read_jsonl_tail(folder, JOURNAL.value, 0, _Start(end_ms - last_min * 60_000), report)
         sids = (record["sid"] for record in records)
     return joined(records), list(dict.fromkeys(sids)), newest
+
+
+def newest_input_ms(state_dir: Path) -> int:
+    """Return the time of the newest record of journal and ticks, in ms; 0 without any."""
+    last = read_jsonl_tail(state_dir / FOLDERS[JOURNAL], JOURNAL.value, 1)
+    return max([*(int(record["ts_ms"]) for record in last), newest_ms(state_dir) or 0])
 
 
 def _sids(path: Path) -> Iterator[str]:
