@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from tradingbot.api.notebook import conclude, prepare_notebook
+    from tradingbot.api.observe import observe
     from tradingbot.config import Settings
     from tradingbot.engine.engine import Engine
     from tradingbot.errors import Recoverable, SettingsError, TradingBotError, Unrecoverable, UsageError
@@ -23,6 +25,9 @@ _HOMES = {
     "TradingBotError": "tradingbot.errors",
     "Unrecoverable": "tradingbot.errors",
     "UsageError": "tradingbot.errors",
+    "conclude": "tradingbot.api.notebook",
+    "observe": "tradingbot.api.observe",
+    "prepare_notebook": "tradingbot.api.notebook",
     "replay": "tradingbot.services.replay",
 }
 
@@ -37,6 +42,9 @@ __all__ = [
     "Unrecoverable",
     "UsageError",
     "__version__",
+    "conclude",
+    "observe",
+    "prepare_notebook",
     "replay",
 ]
 
