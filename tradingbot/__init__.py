@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from tradingbot.api.checks import doctor, verify
     from tradingbot.api.drop_triggers import DropTriggerStudy, drop_triggers
     from tradingbot.api.notebook import CheckFailedError, conclude, prepare_notebook
+    from tradingbot.api.observe import observe
     from tradingbot.api.past import compare, explain
     from tradingbot.api.rollbacks import rollback, rollbacks
     from tradingbot.api.trials import trial
@@ -43,6 +44,7 @@ _HOMES = {
     "explain": "tradingbot.api.past",
     "flags": "tradingbot.api.bot",
     "load": "tradingbot.research.load",
+    "observe": "tradingbot.api.observe",
     "prepare_notebook": "tradingbot.api.notebook",
     "replay": "tradingbot.services.replay",
     "rollback": "tradingbot.api.rollbacks",
@@ -74,6 +76,7 @@ __all__ = [
     "explain",
     "flags",
     "load",
+    "observe",
     "prepare_notebook",
     "replay",
     "rollback",

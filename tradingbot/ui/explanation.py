@@ -8,7 +8,7 @@ from typing import Any
 
 from tradingbot.ui.plain import printable
 
-__all__ = ["explanation_text", "span_text", "trigger_list", "utc_text"]
+__all__ = ["blocking_text", "explanation_text", "span_text", "trigger_list", "utc_text"]
 
 Record = Mapping[str, Any]
 
@@ -217,6 +217,13 @@ def _check_texts(check: Record, settings: Record) -> tuple[str, str]:
     found, allowed, absent = CHECKS[name]
     span = f" in {settings['ENTRY_BURST_S']:g} s" if name == "burst" and "ENTRY_BURST_S" in settings else ""
     return (absent if value is None else found(value)), ("" if limit is None else allowed(limit) + span)
+
+
+def blocking_text(decision: Record) -> str:
+    """Return why a trigger came to nothing, each check with what it found and its limit; "" where nothing blocked."""
+    found = ((check["name"], *_check_texts(check, {})) for check in decision["checks"] if check["blocks"])
+    texts = (f"{printable(name)}: {value}{f' ({limit})' if limit != 'off' else ''}" for name, value, limit in found)
+    return "; ".join(texts) or ", ".join(map(printable, decision["reasons"]))
 
 
 def _outcome_lines(explanation: Record) -> list[str]:
