@@ -249,6 +249,25 @@ def test_too_much_goes_and_a_full_disk_is_noticed(tmp_path: Path) -> None:
     assert not (tmp_path / "reserve").exists()
 
 
+def test_a_disk_near_its_minimum_is_not_low_and_well_by_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What giving up the reserve frees is no reason to go on: taking it up again would make the disk low once more."""
+    others = {"mb": 400}
+
+    def room(path: Path, least_mb: int) -> bool:
+        reserve_mb = 17 if (tmp_path / "reserve").exists() else 0
+        return 1000 - others["mb"] - reserve_mb < least_mb
+
+    monkeypatch.setattr("tradingbot.services.housekeeping.disk_low", room)
+    keeper = Housekeeper(tmp_path, lambda: make_settings({"MIN_FREE_MB": 500}), threaded=False)
+    seen = []
+    for mb in (400, 490, 490, 490, 485, 481, 481):
+        others["mb"] = mb
+        keeper.look()
+        seen.append(keeper.is_low)
+    assert seen == [False, True, True, True, True, False, False]
+    assert (tmp_path / "reserve").exists()
+
+
 @pytest.mark.parametrize(
     "odd",
     [10**400, -(10**400), 10**20, -(10**20), 10**4000, "\ud800", "9" * 5000, [[1]] * 2000, {"a": "\udfff"}, {1: 2}],

@@ -18,6 +18,7 @@ __all__ = ["ADVICE", "Room", "disk", "fsync_ms", "measure", "writer"]
 MB = 1_000_000
 LEAST_MB = 20.0  # less than this is full: the reserve alone takes 16
 LEAST_FILES = 100  # inodes
+RESERVE_MB = 17  # that a bot takes back before it goes on: io.sealing.RESERVE_BYTES
 SOON_H = 48.0
 MOST_FILES, MOST_S = 50_000, 0.8  # that are looked at for the largest
 LARGEST = 5
@@ -100,10 +101,24 @@ def disk(patient: Patient) -> Finding:
     if room.free_mb < least_mb:
         says = f"{free}, less than MIN_FREE_MB = {least_mb:g}: nothing is recorded but the journal; {room.words()}"
         return Finding("disk", Verdict.FAILED, says, evidence, ADVICE + largest, "persistence")
+    if _has_stopped(patient):
+        says = (
+            f"recording has stopped until {least_mb + RESERVE_MB:g} MB are free (MIN_FREE_MB, and the reserve): {free}"
+        )
+        return Finding("disk", Verdict.FAILED, f"{says}; {room.words()}", evidence, ADVICE + largest, "persistence")
     if 0 <= hours < SOON_H:
         says = f"filling: {free}, enough for {hours:.1f} h at this pace; {room.words()}"
         return Finding("disk", Verdict.WARNING, says, evidence, ADVICE + largest, "persistence")
     return Finding("disk", Verdict.OK, f"{free}; {room.words()}", evidence)
+
+
+def _has_stopped(patient: Patient) -> bool:
+    """Say whether a running bot that is to record does not."""
+    flags, streams = patient.status.get("flags"), patient.status.get("streams")
+    if not (patient.is_running and isinstance(flags, dict) and isinstance(streams, dict)):
+        return False
+    ticks = streams.get("ticks")
+    return flags.get("FEATURE_PERSIST_STREAMS") is True and isinstance(ticks, dict) and ticks.get("state") == "off"
 
 
 def fsync_ms(folder: Path, fsync: Callable[[int], None] = os.fsync) -> list[float]:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from tradingbot.config import Settings
 from tradingbot.io.sealing import (
+    RESERVE_BYTES,
     Deletion,
     Store,
     apply_retention,
@@ -29,7 +30,8 @@ __all__ = ["Housekeeper", "Planned"]
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 60.0
+ROOM_S = 10.0  # between two looks at the room that is left, which cost next to nothing
+LOOK_S = 60.0  # between two at what is too old or too much
 DAY_MS = 86_400_000
 RANKS = {Stream.SNAPSHOTS: 0, Stream.WINDOWS: 1, Stream.ANCHORS: 2, Stream.TICKS: 3}  # the lowest go first
 
@@ -98,7 +100,8 @@ class Housekeeper:
         """See how much room is left, and delete what is too old or too much, or have it announced."""
         settings = self._settings()
         try:
-            low = disk_low(self._state_dir, math.ceil(settings.MIN_FREE_MB))
+            again_mb = RESERVE_BYTES / 1e6 if self.is_low else 0  # taking it up again must not make the disk low
+            low = disk_low(self._state_dir, math.ceil(settings.MIN_FREE_MB + again_mb))
             if low != self.is_low:
                 self.is_low = low
                 if low:
@@ -161,11 +164,11 @@ class Housekeeper:
 
     def _run(self) -> None:
         self._seal_left_over()
-        looked_s = time.monotonic()
+        looked_s = planned_s = time.monotonic()
         self.look()
         while not self._ending:
             try:
-                work = self._full.get(timeout=LOOK_S)
+                work = self._full.get(timeout=ROOM_S)
                 if isinstance(work, Path):
                     self._seal(work)
                 elif isinstance(work, tuple):
@@ -174,9 +177,11 @@ class Housekeeper:
                     self._delete(planned.deletion)
             except queue.Empty:
                 pass
-            if not self._ending and time.monotonic() - looked_s >= LOOK_S:
-                looked_s = time.monotonic()
-                self.look()
+            now_s = time.monotonic()
+            if not self._ending and now_s - looked_s >= ROOM_S:
+                looked_s, deletes = now_s, now_s - planned_s >= LOOK_S
+                planned_s = now_s if deletes else planned_s
+                self.look(deletes)
 
     def _seal_left_over(self) -> None:
         """Seal what an earlier session left full; the newest segment of a series is still written on."""
