@@ -144,6 +144,15 @@ def test_damaged_lines_are_left_out_counted_and_named(tmp_path: Path) -> None:
     assert [place.split(":")[1] for place in found.damage] == ["3", "5", "6"]
 
 
+def test_one_changed_digit_is_found_by_its_checksum(tmp_path: Path) -> None:
+    """Where every line is JSON of the right form the checksum alone tells."""
+    past(tmp_path).close()
+    edit(series(tmp_path)[0], 2, lambda line: line.replace(b"98.4", b"98.5", 1))
+    found = tb.load(state=tmp_path)
+    assert len(found.ticks) == 5
+    assert found.damaged == 1
+
+
 def test_sealed_segments_read_as_plain_ones_did(tmp_path: Path) -> None:
     """The tables of a sealed day equal those of the same day before."""
     state = make_state(tmp_path)

@@ -219,7 +219,9 @@ def _chunks(recorded: Recorded) -> Iterator[dict[str, Array]]:
 
 
 def _take_hours(near: Near, chunk: dict[str, Array]) -> None:
-    names, codes = np.unique(chunk["symbol"].astype(str), return_inverse=True)
+    known: dict[str, int] = {}
+    codes = np.array([known.setdefault(name, len(known)) for name in chunk["symbol"]], dtype=np.int64)
+    names = list(known)
     hours = chunk["ts_ms"] // HOUR_MS
     key = (hours - hours.min()) * len(names) + codes
     armed = chunk["armed"]
@@ -229,7 +231,7 @@ def _take_hours(near: Near, chunk: dict[str, Array]) -> None:
     starts = np.concatenate([[0], ends[:-1] + 1])
     deepest = np.minimum.reduceat(chunk["drop_pct"][order], starts)
     for end, deep in zip(order[ends], deepest, strict=True):
-        symbol, hour_ms = str(names[codes[end]]), int(hours[end]) * HOUR_MS
+        symbol, hour_ms = names[codes[end]], int(hours[end]) * HOUR_MS
         best = near.hours.setdefault((hour_ms, symbol), Approach(hour_ms, symbol))
         best.deepest_pct = min(best.deepest_pct, float(deep))
         if distance[end] > best.to_trigger_pct:
