@@ -83,9 +83,9 @@ def _beside(top: Path, folder: Path, what: str) -> Iterator[str]:
         both.append((pack_s + verify_s, bare_s))
     mine, theirs = (statistics.median(run[side] for run in both) for side in (0, 1))
     yield (
-        f"{what:16} {megabytes:5.0f} MB  {megabytes / mine:5.0f} MB/s verified   {statistics.median(whole):.2f} of tar | zstd "
-        f"({megabytes / theirs:.0f} MB/s), {statistics.median(flushed):.2f} of it flushed; "
-        f"without reading back {statistics.median(packing):.2f}"
+        f"{what:16} {megabytes:5.0f} MB  {megabytes / mine:5.0f} MB/s verified   {statistics.median(whole):.2f} of "
+        f"tar | zstd ({megabytes / theirs:.0f} MB/s), {statistics.median(flushed):.2f} of it flushed; "
+        f"not read back {statistics.median(packing):.2f}"
     )
     ours.unlink()
 

@@ -17,6 +17,7 @@ import pytest
 
 from tests.cleanups import YES, archives, clean, cli, copied, data, dying, recorded, sealed, settings, small_files
 from tests.crash import machine
+from tests.recording import Recorded
 from tests.test_archives import entry, hostile
 from tests.test_live import call, command
 from tradingbot.io import sealing
@@ -467,6 +468,16 @@ def test_ctrl_c_ends_it_with_nothing_lost(home: Path) -> None:
         _, stderr = process.communicate(timeout=60)
     assert (process.returncode, stderr) == (130, "tradingbot: interrupted\n")
     assert (archives(home), big.exists()) == ([], True)
+
+
+def test_what_is_no_input_is_no_number_given_twice(tmp_path: Path) -> None:
+    """Rejections that were only counted, and deleted segments, stand in the journal at the number of an input."""
+    run = Recorded(tmp_path / "state")
+    run.tick(10)
+    run.tick(50, step_ms=1, last=-1.0)
+    run.end()
+    assert run.journal("rejections")
+    assert examine(tmp_path / "state", 10**10, False).problems == []
 
 
 def test_the_names_of_the_journal_are_told_once_before_anything_goes(

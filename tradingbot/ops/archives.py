@@ -27,8 +27,8 @@ __all__ = ["MANIFEST", "ArchiveError", "Contents", "Member", "Source", "contents
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
-BLOCK = 1 << 20
-_AHEAD = 8  # blocks that may wait for their checksum
+BLOCK = 1 << 17  # which stays in a processor's cache
+_AHEAD = 16  # blocks that may wait for their checksum
 _ASIDE = 1 << 21  # bytes of headers that may stand between two members: what tarfile reads whole
 _MAX_MANIFEST = 1 << 28
 _MAX_WINDOW = 1 << 27
