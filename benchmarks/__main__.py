@@ -7,7 +7,7 @@ import platform
 import sys
 from collections.abc import Callable, Iterator
 
-from benchmarks import comparing, engine_speed, processes, proving, streams, study, warm, wide
+from benchmarks import "archive": archiving.archive, "compare": comparing.comparing, "day": processes.day, "files": streams.files, "latency": engine_speed.latency, "live": processes.live, "memory": processes.memory, "proving": proving.proving, "recording": proving.recording, "stall": proving.stall, "start": processes.start, "study": study.study, "warm": warm.warm, "wide": wide.wide, Callable[[], Iterator[str]]] = {     "engine": engine_speed.engine, comparing, engine_speed, processes, proving, streams, study, warm, wide  BENCHMARKS: dict[str, wide from benchmarks import archiving, }
 
 BENCHMARKS: dict[str, Callable[[], Iterator[str]]] = {
     "engine": engine_speed.engine,
@@ -24,6 +24,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[str]]] = {
     "stall": proving.stall,
     "compare": comparing.comparing,
     "study": study.study,
+    "archive": archiving.archive,
 }
 
 
