@@ -37,6 +37,7 @@ from tradingbot.ops.recompute import recompute
 from tradingbot.ops.scene import Look, Scene, look_at
 from tradingbot.ops.scratch import Scratch, Tried
 from tradingbot.ops.verify import CHECKLIST, VerifyReport, verify
+from tradingbot.ops.verify_start import STARTED, started
 
 LIVELY = ("--set", "EMBEDDED_SPEED=30", "--set", "EMBEDDED_SYMBOLS=3", "--set", "DROP_TRIGGER_VALUE=0.998")
 OK, WARNING, FAILED, NOT_APPLICABLE = Verdict.OK, Verdict.WARNING, Verdict.FAILED, Verdict.NOT_APPLICABLE
@@ -145,7 +146,7 @@ def test_killed_by_its_switch_is_said_and_is_no_failure(running: tuple[Path, sub
     home, process = running
     call(home, "kill", "--why", "odd prices")
     wait_for(lambda: status_of(home)["bot"]["state"] == "killed", process)
-    finding = checks.started(look_at(settings(home)))
+    finding = started(look_at(settings(home)))
     call(home, "arm")
     wait_for(lambda: status_of(home)["bot"]["state"] == "running", process)
     assert finding.verdict is WARNING
@@ -212,7 +213,7 @@ def test_a_hanging_bot_an_error_and_a_restart_are_violations(
         monitor.run()
     assert "it hangs" in monitor.finding().says
     assert monitor.finding().verdict is FAILED
-    wait_for(lambda: checks.started(look_at(settings(home))).verdict is OK, process)
+    wait_for(lambda: started(look_at(settings(home))).verdict is OK, process)
     monkeypatch.setattr(monitoring, "HUNG_S", 10.0)
 
     monitor = Monitor(look_at(settings(home)), 30.0)
@@ -220,7 +221,7 @@ def test_a_hanging_bot_an_error_and_a_restart_are_violations(
     (home / "state" / "requests" / "1.json").write_text("{")
     monitor.run()
     assert "ERROR at " in monitor.finding().says
-    finding = checks.started(look_at(settings(home)))
+    finding = started(look_at(settings(home)))
     assert (finding.verdict, "set aside as .bad" in finding.says) == (FAILED, True)
 
     scene = look_at(settings(home))
@@ -228,7 +229,7 @@ def test_a_hanging_bot_an_error_and_a_restart_are_violations(
     assert call(home, "restart", "--yes", "--why", "drill").returncode == 0
     monitor.run()
     assert "it was restarted" in monitor.finding().says
-    assert checks.started(look_at(settings(home))).verdict is OK  # another session, without that error
+    assert started(look_at(settings(home))).verdict is OK  # another session, without that error
 
 
 def test_a_disk_that_takes_no_more_is_no_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,7 +243,7 @@ def test_a_disk_that_takes_no_more_is_no_go(tmp_path: Path, monkeypatch: pytest.
         finding = record.streams(scene)
         assert (finding.verdict, finding.profile) == (FAILED, "persistence")
         assert "cannot be written: ticks" in finding.says
-        assert "degraded" in checks.started(scene).says
+        assert "degraded" in started(scene).says
         process.kill()
         process.wait()
         report = verify(settings(tmp_path), last_min=1)
@@ -288,7 +289,7 @@ def test_a_bot_that_the_exchange_holds_back_is_go_and_that_is_said(
             finally:
                 process.kill()
     assert_go(report)
-    assert {found(report)[name] for name in (checks.STARTED, checks.DATA)} == {WARNING}
+    assert {found(report)[name] for name in (STARTED, checks.DATA)} == {WARNING}
     assert "the exchange wants to be left alone" in report.text()
 
 
@@ -438,7 +439,7 @@ def test_errors_of_the_log_count_unless_a_later_line_says_that_they_are_over(
     text = "\n".join(line if line.startswith("Trace") else now + line for line in lines.splitlines())
     (tmp_path / "logs" / "trading_bot_19700101.log").write_text(f"{old}{now}INFO x\n{text}\n")
     with holding(tmp_path):
-        finding = checks.started(look_at(settings(tmp_path)))
+        finding = started(look_at(settings(tmp_path)))
     assert (finding.verdict, words in finding.says) == (verdict, True), finding
 
 
@@ -448,7 +449,7 @@ def test_an_error_that_only_the_status_tells_counts_too(tmp_path: Path) -> None:
         path = tmp_path / "state" / "status.json"
         told = orjson.loads(path.read_bytes()) | {"errors": [{"time_ms": 1, "level": "ERROR", "text": "no room"}]}
         path.write_bytes(orjson.dumps(told))
-        assert "no room" in checks.started(look_at(settings(tmp_path))).says
+        assert "no room" in started(look_at(settings(tmp_path))).says
 
 
 def test_copies_of_the_last_rollback_are_read(tmp_path: Path) -> None:
