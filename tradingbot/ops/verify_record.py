@@ -325,8 +325,11 @@ def proved(scene: Scene, progress: Progress | None = None) -> Finding:
         return Finding(
             PROVED, Verdict.NOT_APPLICABLE, f"nothing to compare in the last {scene.last_min:g} min{aside}", evidence
         )
-    lines = proof.text().splitlines()
-    wrong = next((line for line in lines if ": equal," not in line), lines[0] if lines else "")
+    if proof.report.damaged:
+        wrong = f"{proof.report.damaged} lines cannot be read, the first: {proof.report.places[0]}"
+    else:
+        lines = proof.text().splitlines()
+        wrong = next((line for line in lines if ": equal," not in line), lines[0] if lines else "nothing was compared")
     return Finding(PROVED, Verdict.FAILED, f"the record does not prove itself: {wrong[:300]}", evidence, fix)
 
 
