@@ -28,6 +28,7 @@ MAX_BYTES = 64_000_000
 ABSURD_PCT = 25.0  # that an anchor stands from the last price
 FUTURE_MS = 60_000
 SLOW_MS = 2_000.0
+NEVER = ("", 0)
 SNAPSHOTS = 2_000  # of the newest, in which every symbol of a bot stands
 RECOMPUTED_S = 0.8  # for each of two starts
 NEWEST = 50  # triggers that are looked at
@@ -242,7 +243,7 @@ def windows_by_ticks(patient: Patient) -> tuple[dict[str, list[list[float]]], in
     newest: dict[str, dict[str, Any]] = {}
     for each in islice(history.newest(Stream.SNAPSHOTS), SNAPSHOTS):
         newest.setdefault(each.record["symbol"], each.record)
-    begun: dict[str, int] = {}
+    begun: dict[str, tuple[str, int]] = {}  # by which input
     oldest_ms = min((record["ts_ms"] for record in newest.values()), default=0) - lookback_ms
     for each in history.newest(JOURNAL):
         record = each.record
@@ -253,7 +254,7 @@ def windows_by_ticks(patient: Patient) -> tuple[dict[str, list[list[float]]], in
             if not isinstance(chosen, dict) or chosen.get("WINDOW_LOOKBACK_S") != lookback_ms / 1000:
                 return {}, 0  # another lookback: what the windows held is not told by today's
         if record.get("type") == "anchor_reset":
-            begun.setdefault(str(record.get("symbol")), record["ts_ms"])
+            begun.setdefault(str(record.get("symbol")), (record["sid"], record["seq"]))
     found, looked = {}, 0
     for symbol, shown in newest.items():
         if time.monotonic() > end_s:
@@ -262,12 +263,12 @@ def windows_by_ticks(patient: Patient) -> tuple[dict[str, list[list[float]]], in
         since: list[float] = []  # of the session that showed it: where it began the window anew
         for each in history.ticks_back(symbol, shown["ts_ms"]):
             record = each.record
-            if record["ts_ms"] <= shown["ts_ms"] - lookback_ms or record["ts_ms"] < begun.get(symbol, 0):
+            if record["ts_ms"] <= shown["ts_ms"] - lookback_ms:
                 break
             if "last" not in record:  # a gap: nobody can tell
                 lasts.clear()
                 break
-            if (record["sid"], record["seq"]) <= (shown["sid"], shown["cause"]):
+            if begun.get(symbol, NEVER) < (record["sid"], record["seq"]) <= (shown["sid"], shown["cause"]):
                 lasts.append(record["last"])
                 since += [record["last"]] if record["sid"] == shown["sid"] else []
         if not lasts:
