@@ -134,9 +134,7 @@ def _execute(run: _Run) -> None:
             kept = ("log_output", "stdout_file", "stderr_file", "km", "on_cell_start")
             passed = {name: options[name] for name in kept if name in options}
             timeouts = {"startup_timeout": options.get("start_timeout", 60), "timeout": None}
-            return Client(nb_man, kernel_name=kernel_name, **passed, **timeouts, coalesce_streams=True).execute(
-                cleanup_kc=True
-            )
+            return Client(nb_man, kernel_name=kernel_name, **passed, **timeouts).execute(cleanup_kc=True)
 
     def on_cell_start(cell: Any, cell_index: int) -> None:
         run.tell(cell=cell_index)

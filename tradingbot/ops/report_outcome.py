@@ -13,7 +13,7 @@ from tradingbot.io.state_files import write_atomic
 from tradingbot.ops.findings import counted
 from tradingbot.ops.notebooks import Notebook, import_nbformat
 from tradingbot.ops.report_index import ENDINGS, Report, write_record
-from tradingbot.ops.report_page import BANNER_TAG, FINDINGS_TYPE, VERDICTS, plain, report_html
+from tradingbot.ops.report_page import BANNER_TAG, FINDINGS_TYPE, VERDICTS, joined, plain, report_html
 from tradingbot.ops.report_process import Outcome
 
 __all__ = ["EXIT_CODES", "conclude_report"]
@@ -42,6 +42,9 @@ def conclude_report(folder: Path, report: Report, notebook: Notebook | None, out
         executed = nbformat.reads(json.dumps(content), 4)
         outcome = replace(outcome, cell=None)
     executed.cells = [cell for cell in executed.cells if PAPERMILL_TAG not in cell.metadata.get("tags", [])]
+    for cell in executed.cells:
+        if cell.cell_type == "code":
+            cell.outputs = joined(cell.outputs)
     report = _judged(report, executed, outcome)
     tail = "" if report.verdict in ("passed", "failed") else "_incomplete"
     report = replace(report, files={"notebook": f"{report.stem}{tail}.ipynb", "page": f"{report.stem}{tail}.html"})

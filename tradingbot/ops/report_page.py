@@ -11,8 +11,8 @@ from html import escape
 from typing import Any
 
 __all__ = [
-    "BANNER_TAG", "FINDINGS_TYPE", "VERDICTS", "WORDS", "findings_table", "given_text", "page", "plain", "report_html",
-    "took_text", "utc_text",
+    "BANNER_TAG", "FINDINGS_TYPE", "VERDICTS", "WORDS", "findings_table", "given_text", "joined", "page", "plain",
+    "report_html", "took_text", "utc_text",
 ]  # fmt: skip
 
 FINDINGS_TYPE = "application/vnd.tradingbot.findings+json"
@@ -167,7 +167,7 @@ def _body(notebook: Any, title: str) -> str:
             cell.source = cell.source.removeprefix(f"# {title}").strip()
             title = ""  # it stands over the page already
         elif cell.cell_type == "code":
-            cell.outputs = [fitted for output in _joined(cell.outputs) if (fitted := _fitted(output))]
+            cell.outputs = [fitted for output in cell.outputs if (fitted := _fitted(output))]
     exporter = HTMLExporter(
         template_name="basic", exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True,
         exclude_anchor_links=True, embed_images=True,
@@ -176,16 +176,16 @@ def _body(notebook: Any, title: str) -> str:
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", "", str(body))
 
 
-def _joined(outputs: Iterable[Any]) -> list[Any]:
+def joined(outputs: Iterable[Any]) -> list[Any]:
     """Return outputs with what was printed in pieces as one; a kernel sends what is printed as it comes."""
-    joined: list[Any] = []
+    whole: list[Any] = []
     for output in outputs:
-        last = joined[-1] if joined else None
+        last = whole[-1] if whole else None
         if last is not None and output.output_type == last.output_type == "stream" and output.name == last.name:
             last.text += output.text
         else:
-            joined.append(output)
-    return joined
+            whole.append(output)
+    return whole
 
 
 def _fitted(output: Any) -> Any:
