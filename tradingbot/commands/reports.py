@@ -61,10 +61,14 @@ def report(arguments: argparse.Namespace) -> int:
 
     place = _place(arguments)
     progress = None if arguments.json and not sys.stderr.isatty() else _progress
-    done = run_report(
-        arguments.name, arguments.parameters, place,
-        timeout_s=arguments.timeout, keep=arguments.keep, progress=progress,
-    )  # fmt: skip
+    try:
+        done = run_report(
+            arguments.name, arguments.parameters, place,
+            timeout_s=arguments.timeout, keep=arguments.keep, progress=progress,
+        )  # fmt: skip
+    finally:
+        if sys.stderr.isatty():
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
     shown = replace(done, folder=from_here(done.folder))
     answer(arguments, done.to_record(), finished_text(shown.to_record()))
     return done.exit_code
@@ -133,7 +137,7 @@ def _as_environment(arguments: argparse.Namespace) -> dict[str, str]:
 def _progress(what: str, done: int, total: int) -> None:
     """Say on stderr how far it is: on a terminal in one line that is written over, elsewhere in a line each."""
     if sys.stderr.isatty():
-        print(f"\r{what} {done} of {total} ", end="\n" if done == total else "", file=sys.stderr, flush=True)
+        print(f"\r{what} {done} of {total} ", end="", file=sys.stderr, flush=True)
     elif done:
         print(f"{what} {done} of {total}", file=sys.stderr, flush=True)
 

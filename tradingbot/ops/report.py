@@ -115,6 +115,9 @@ def run_report(
         finally:
             with contextlib.suppress(OSError):
                 (folder / lock_name(report.stem)).unlink()
+                record = folder / f"{report.stem}.json"
+                if record.stat().st_size == 0:  # taken as a name, and never written
+                    record.unlink()
 
 
 def _run(
