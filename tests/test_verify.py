@@ -26,6 +26,7 @@ from tradingbot.config import FLAGS, make_settings
 from tradingbot.engine.events import SettingsChanged
 from tradingbot.io.lines import decode, encode
 from tradingbot.io.override_file import CLEAR
+from tradingbot.ops import inputs
 from tradingbot.ops import monitor as monitoring
 from tradingbot.ops import verify as verifying
 from tradingbot.ops import verify_checks as checks
@@ -559,3 +560,26 @@ def test_the_own_tests_run_without_secrets_and_without_what_is_off(
     assert find_checkout(tmp_path / "nowhere" / "tradingbot") is None
     assert own_tests(None, []).verdict is NOT_APPLICABLE
     assert find_checkout() == Path(sys.modules["tradingbot"].__file__ or "").parents[1]
+
+
+def test_what_comes_while_the_journal_is_read_is_another_proofs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trigger and ticks behind it, recorded between the reading of journal and ticks, are no difference."""
+    past = Past(tmp_path / "state")
+    past.feed(*((second, 100.0) for second in range(5)))
+    past.recorder.checkpoint()
+    past.feed(*((second, 100.0) for second in range(5, 10)))
+    past.writer.run(lambda: None)
+    read = inputs._journal
+
+    def slow(*words: Any) -> Any:
+        told = read(*words)
+        past.feed((10, 98.0), (11, 98.0), (12, 98.1), (13, 100.0), (14, 98.0), (15, 98.1))
+        past.writer.run(lambda: None)
+        return told
+
+    monkeypatch.setattr(inputs, "_journal", slow)
+    finding = record.proved(look_at(settings(tmp_path), 0.0))
+    assert (finding.verdict, finding.evidence["inputs"]) == (OK, 5), finding
+    past.close()
