@@ -29,7 +29,7 @@ FAST = ("--set", "EMBEDDED_SPEED=40", "--set", "EMBEDDED_SYMBOLS=3", "--set", "D
 def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give the home of a bot that has recorded ten minutes in virtual time, triggers included, and has ended."""
     home = tmp_path_factory.mktemp("home")
-    done = call(home, "--virtual", "--duration", "400", "--no-dashboard", *FAST)
+    done = call(home, "--virtual", "--duration", "330", "--no-dashboard", *FAST)
     assert done.returncode == 0, done.stderr
     return home
 

@@ -90,7 +90,7 @@ def _bar(row: Row) -> str:
     if row.drop_share is None:
         return ""
     share = min(max(row.drop_share, 0.0), 1.3)
-    percent = max(row.drop_share, 0.0) * 100
+    percent = max(row.drop_share, 0.0) * 100 + 0.0  # no minus before 0
     colour = RED if row.drop_share >= 1 else ORANGE if row.is_near and share > 0.5 else BLUE
     return (
         f'<div style="position:relative;width:{BAR * 1.3 + 44:.0f}px;height:14px">'
