@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tradingbot.config import FLAGS
 from tradingbot.errors import UsageError
-from tradingbot.ops.checkup import Finding, findings_text
+from tradingbot.ops.checkup import Finding, Verdict, findings_text
 from tradingbot.ops.live_past import DecisionPast, PricePast
 from tradingbot.ops.own_bot import OwnBot
 from tradingbot.ops.watch import Seen, Standing, Watch, Watcher, watch_findings
@@ -32,6 +32,8 @@ __all__ = ["LiveView", "Summary", "observe"]
 LOOK_S = 0.4  # between two looks at status.json, which changes once a second
 CHART_S = 2.0  # between two drawings of the chart, the dearest part
 ADOPT_S = 5.0  # within which a running bot goes by what was switched
+DAMAGED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+"""What a status raises that is not what its schema says."""
 OWN_SETTINGS: Mapping[str, object] = {"EMBEDDED_SPEED": 30, "EMBEDDED_SYMBOLS": 8}
 
 
@@ -114,6 +116,7 @@ class LiveView:
         self._seen = self._first = self._watcher.look()
         self._shown: Mapping[str, Any] | None = None
         self._statuses, self._watched_s = 0, 0.0
+        self._is_damaged = False
         self._panel: Panel | None = None
         if own is not None:
             atexit.register(own.stop)
@@ -145,14 +148,14 @@ class LiveView:
                 await asyncio.to_thread(self._own.wait)
             self._first = self.look()
             self._panel = Panel(self, list(FLAGS))
-            shown = display(self._panel.root, display_id=True)  # type: ignore[no-untyped-call]
+            shown = display(self._panel.root, display_id=True)
             try:
                 await self._show(self._panel, began_s + duration_s)
             finally:
                 self._watched_s += time.monotonic() - began_s
                 text = f"watched for {time.monotonic() - began_s:.0f} s; run this cell again to go on watching"
                 if shown is not None:
-                    shown.update(HTML(message(text)))  # type: ignore[no-untyped-call]
+                    shown.update(HTML(message(text)))
                 self._panel.close()
                 self._panel = None
         finally:
@@ -165,8 +168,9 @@ class LiveView:
             fresh = self._refresh(panel)
             now_s = time.monotonic()
             chosen = self._prices is None or self._prices.symbol != self.symbol
-            if self._seen.status and (chosen or (fresh and now_s >= next_chart_s)):
-                panel.show_chart(await asyncio.to_thread(self._draw))
+            if self.symbol and self._seen.status and (chosen or (fresh and now_s >= next_chart_s)):
+                with contextlib.suppress(*DAMAGED if self._is_damaged else ()):
+                    panel.show_chart(await asyncio.to_thread(self._draw))
                 next_chart_s = time.monotonic() + CHART_S
             if panel.defects:
                 raise panel.defects[0]
@@ -182,8 +186,11 @@ class LiveView:
         fresh = seen.status is not self._shown
         self._shown = seen.status
         if seen.status and fresh:
-            self._take_in(seen.status)
-        panel.show(self._screen(seen))
+            with contextlib.suppress(*DAMAGED):  # the screen says so
+                self._take_in(seen.status)
+        screen = self._screen(seen)
+        self._is_damaged = bool(seen.status) and not screen.table
+        panel.show(screen)
         panel.choose(self.symbol)
         self._see_adopted(panel)
         return fresh
@@ -196,6 +203,16 @@ class LiveView:
             self.symbol = max(symbols, key=lambda name: -math.inf if nearness[name] is None else nearness[name])
 
     def _screen(self, seen: Seen) -> Screen:
+        from tradingbot.ui.live_html import banner
+        from tradingbot.ui.widgets import Screen
+
+        try:
+            return self._full_screen(seen)
+        except DAMAGED as error:
+            says = f"status.json does not tell what it should: {type(error).__name__} {error} ({self.state_dir})"
+            return Screen(banner(Standing.UNREADABLE.value, says, {}, self._complaints))
+
+    def _full_screen(self, seen: Seen) -> Screen:
         from tradingbot.ui.live_html import banner, decisions_table, symbols_table, troubles
         from tradingbot.ui.widgets import Screen
 
@@ -237,7 +254,11 @@ class LiveView:
     def findings(self) -> list[Finding]:
         """Return whether the bot lived, saw its market and recorded it, as far as this view saw."""
         watch = Watch(self._first, self._seen, self._statuses, len(self._sids), self._watched_s, self._complaints)
-        return list(watch_findings(watch))
+        found = list(watch_findings(watch))
+        if self._seen.status and not self._screen(self._seen).table:
+            text = "status.json does not tell what it should"
+            found.append(Finding("status", Verdict.FAILED, text, fix="tradingbot status --json; tradingbot fsck"))
+        return found
 
     def stop(self) -> None:
         """End watching; the bot goes on."""
@@ -249,9 +270,11 @@ class LiveView:
 
     def halt(self, why: str) -> str:
         """Switch the kill switch on at once, as `tradingbot kill` does; return what came of it."""
+        from tradingbot.io.audit import append_audit
         from tradingbot.ops import control
 
         control.kill(self.state_dir, why or "HALT in a notebook")
+        append_audit(self.state_dir, "kill", why)  # after it: a full disk must not keep it from being on
         if not control.is_running(self.state_dir):
             return "kill switch on; no bot is running there now: it holds for the next one"
         return "kill switch on: no new position; the banner says KILLED once the bot has seen it"
@@ -309,7 +332,9 @@ class LiveView:
             return read(overrides={key: entry.value for key, entry in peek_entries(self.state_dir)[0].items()})
 
     def _see_adopted(self, panel: Panel) -> None:
-        told = {row["key"]: row["value"] for row in self._seen.status.get("overrides", ())}
+        told = {}
+        if not self._is_damaged:
+            told = {row["key"]: row["value"] for row in self._seen.status.get("overrides", ())}
         for item in list(self._adoptions):
             until_s, flag, on = item
             if told.get(flag) == on:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -37,14 +38,20 @@ class OwnBot:
             )  # fmt: skip
 
     def wait(self, patience_s: float = START_S) -> None:
-        """Wait until it has begun; raise TradingBotError, with the end of its log, where it has not."""
+        """Wait until it has seen prices; raise TradingBotError, with the end of its log, where it has not."""
         end_s = time.monotonic() + patience_s
-        while not (self.home / "state" / "status.json").exists():
+        while not self._has_prices():
             if self._keeper.poll() is not None or time.monotonic() > end_s:
                 tail = self._log.read_text(errors="replace").strip().splitlines()[-3:]
                 self.stop()
                 raise TradingBotError(f"a bot of its own did not start: {' / '.join(tail) or 'it said nothing'}")
             time.sleep(0.05)
+
+    def _has_prices(self) -> bool:
+        try:
+            return bool(json.loads((self.home / "state" / "status.json").read_bytes())["data"]["ticks"])
+        except (OSError, ValueError, LookupError, TypeError):
+            return False
 
     def stop(self) -> None:
         """Stop it cleanly, and remove its home; a second time does nothing."""

@@ -68,6 +68,7 @@ class Watcher:
         self.state_dir, self._clock = state_dir, clock
         self._stamp: tuple[int, int, int] | None = None
         self._status: Mapping[str, Any] = {}
+        self._lived = False  # when the lock was last asked for
         self._trouble = ""  # why there is no status
         self._written_s = clock()  # when the status was written, on our clock
 
@@ -75,9 +76,10 @@ class Watcher:
         """Return what is there now. Costs one stat where nothing has changed, and no error of a file is raised."""
         self._read()
         age_s = max(self._clock() - self._written_s, 0.0)
-        if self._status and age_s < QUIET_S:
+        if self._lived and self._status and age_s < QUIET_S and self._status["bot"]["state"] != Standing.STOPPING:
             return self._seen(True, age_s)
-        return self._seen(lock_owner(self.state_dir) is not None, age_s)
+        self._lived = lock_owner(self.state_dir) is not None
+        return self._seen(self._lived, age_s)
 
     def _read(self) -> None:
         path = self.state_dir / "status.json"

@@ -54,12 +54,14 @@ class LiveChart:
         self._figure = Figure(figsize=(width_in, height_in), dpi=dpi)
         self._canvas = FigureCanvasAgg(self._figure)
         self._axes = self._figure.add_subplot()
-        self._figure.subplots_adjust(left=0.085, right=0.985, top=0.80, bottom=0.17)
+        self._figure.subplots_adjust(left=0.085, right=0.965, top=0.80, bottom=0.17)
         axes = self._axes
         steps: dict[str, Any] = {"drawstyle": "steps-post", "linewidth": 1.4}
         self._lines = {
             "price": axes.plot([], [], color=INK["price"], linewidth=1.1, label="price (last)")[0],
-            "anchor": axes.plot([], [], color=INK["anchor"], label="anchor", **steps)[0],
+            "anchor": axes.plot(
+                [], [], color=INK["anchor"], label="anchor", **{**steps, "linewidth": 3.0, "alpha": 0.55}
+            )[0],
             "reference": axes.plot([], [], color=INK["reference"], label="reference", linestyle=":", **steps)[0],
             "threshold": axes.plot([], [], color=INK["threshold"], linestyle="--", label="threshold", **steps)[0],
             "peak": axes.plot([], [], color=INK["peak"], linestyle="-.", label="window peak", **steps)[0],

@@ -20,8 +20,8 @@ TONES = {
 """Colour and ink of the word that says how a bot stands; of every other one it is RED."""
 TROUBLES = 3
 FONT = "font:13px/1.45 var(--jp-ui-font-family,system-ui,sans-serif);color:var(--jp-ui-font-color1,#222)"
-CELL = "padding:1px 12px 1px 4px;white-space:nowrap"
-BAR = 110  # px from no fall to the threshold
+CELL = "padding:1px 8px 1px 4px;white-space:nowrap"
+BAR = 84  # px from no fall to the threshold
 
 
 def banner(word: str, says: str, status: Mapping[str, Any], notes: Iterable[str] = ()) -> str:
@@ -61,7 +61,7 @@ def symbols_table(status: Mapping[str, Any]) -> str:
     """Return the live table, with a bar a symbol for how much of the fall that triggers has been fallen."""
     columns = (*COLUMNS, *WIDE_COLUMNS)
     place = COLUMNS.index("drop %") + 1
-    names = [*columns[:place], "of the drop that triggers", *columns[place:]]
+    names = [*columns[:place], "of the trigger's drop", *columns[place:]]
     head = "".join(
         f'<th style="{CELL};text-align:{"left" if name in (*LEFT, "cause", names[place]) else "right"};'
         f'position:sticky;top:0;background:var(--jp-layout-color1,#fff)">{name}</th>'
@@ -90,12 +90,13 @@ def _bar(row: Row) -> str:
     if row.drop_share is None:
         return ""
     share = min(max(row.drop_share, 0.0), 1.3)
-    colour = RED if row.drop_share >= 1 else ORANGE if row.is_near else BLUE
+    percent = max(row.drop_share, 0.0) * 100 + 0.0  # no minus before 0
+    colour = RED if row.drop_share >= 1 else ORANGE if row.is_near and share > 0.5 else BLUE
     return (
         f'<div style="position:relative;width:{BAR * 1.3 + 44:.0f}px;height:14px">'
         f'<div style="position:absolute;top:2px;height:10px;width:{share * BAR:.0f}px;background:{colour}"></div>'
         f'<div style="position:absolute;left:{BAR}px;top:0;height:14px;width:2px;background:currentColor"></div>'
-        f'<div style="position:absolute;left:{BAR * 1.3 + 4:.0f}px;line-height:14px">{row.drop_share * 100:.0f} %</div>'
+        f'<div style="position:absolute;left:{BAR * 1.3 + 4:.0f}px;line-height:14px">{percent:.0f} %</div>'
         "</div>"
     )
 

@@ -63,6 +63,7 @@ class Panel:
 
         self._steering = steering
         self._pending: Callable[[str], str] | None = None
+        self._is_told = False
         self.defects: list[Exception] = []
         self._banner, self._table, self._decisions, self._troubles = (w.HTML() for _ in range(4))
         self._said, self._asked = w.HTML(), w.HTML()
@@ -72,8 +73,8 @@ class Panel:
         )
         self._arm = w.Button(description="ARM", tooltip="switch the kill switch off", disabled=True)
         self._stop = w.Button(description="stop watching", tooltip="end this cell; the bot goes on")
-        wide = w.Layout(width="420px")
-        self._why = w.Text(placeholder="why, for the audit (a switch needs it)", description="reason", layout=wide)
+        self._why = _reason()
+        self._buttons = w.HBox([self._halt, self._arm, self._stop, self._why], layout=w.Layout(flex_flow="row wrap"))
         self._symbol = w.Dropdown(options=[], description="chart of")
         self._do = w.Button(description="do it", button_style="warning")
         self._cancel = w.Button(description="cancel")
@@ -82,16 +83,17 @@ class Panel:
         for row in self._rows.values():
             row.toggle.on_click(self._guarded(partial(self._toggle, row)))
             row.clear.on_click(self._guarded(partial(self._clear, row)))
-        self._halt.on_click(self._guarded(lambda _: self._say(steering.halt(self._why.value.strip()))))
+        self._halt.on_click(self._guarded(lambda _: self._halt_now()))
         self._arm.on_click(self._guarded(lambda _: self._ask_arm()))
         self._stop.on_click(self._guarded(lambda _: steering.stop()))
         self._do.on_click(self._guarded(lambda _: self._confirmed()))
         self._cancel.on_click(self._guarded(lambda _: self._dismiss("nothing was changed")))
+        _acknowledge(self._symbol)
         self._symbol.observe(self._guarded(self._chosen), names="value")
         self.root = w.VBox(
             [
                 self._banner,
-                w.HBox([self._halt, self._arm, self._stop, self._why], layout=w.Layout(flex_flow="row wrap")),
+                self._buttons,
                 self._said,
                 self._confirm,
                 self._table,
@@ -115,9 +117,10 @@ class Panel:
                 widget.value = text
         if self._symbol.options != screen.symbols:
             chosen = self._symbol.value
+            self._is_told = True  # a dropdown chooses its first option itself: that is nobody's choice
             self._symbol.options = screen.symbols
-            if chosen in screen.symbols:
-                self._symbol.value = chosen
+            self._symbol.value = chosen if chosen in screen.symbols else None
+            self._is_told = False
         self._arm.disabled = not screen.is_killed
         for flag in screen.flags:
             if flag.name in self._rows:
@@ -159,7 +162,7 @@ class Panel:
         return acting
 
     def _chosen(self, change: Mapping[str, Any]) -> None:
-        if change["new"] is not None:
+        if change["new"] is not None and not self._is_told:
             self._steering.choose(change["new"])
 
     def _toggle(self, row: _FlagRow, _: Any) -> None:
@@ -171,6 +174,16 @@ class Panel:
     def _ask_flag(self, row: _FlagRow, on: bool | None) -> None:
         name = row.name
         self._ask(self._steering.plan(name, on), lambda why: self._steering.switch(name, on, why))
+
+    def _halt_now(self) -> None:
+        self._say(self._steering.halt(self._why.value.strip()))
+        self._renew_reason()
+
+    def _renew_reason(self) -> None:
+        """Put an empty field in the place of the one that was used."""
+        used, self._why = self._why, _reason()
+        self._buttons.children = (*self._buttons.children[:-1], self._why)
+        used.close()
 
     def _ask_arm(self) -> None:
         self._ask("ARM: the kill switch goes off, and the bot may open positions again", self._steering.arm)
@@ -191,7 +204,7 @@ class Panel:
         act, self._pending = self._pending, None
         self._confirm.layout.display = "none"
         self._say(act(why))
-        self._why.value = ""
+        self._renew_reason()
 
     def _dismiss(self, text: str) -> None:
         self._pending = None
@@ -229,6 +242,36 @@ class _FlagRow:
         self.toggle.description = "switch off" if self.on else "switch on"
         self.toggle.disabled = flag.on is None
         self.clear.disabled = not flag.override
+
+
+def _reason() -> Any:
+    """Return a field for a reason; a letter at a time the browser would hold some back, and a click overtake them."""
+    import ipywidgets as w
+
+    wide = w.Layout(width="420px")
+    text = "why, for the audit (a switch needs it)"
+    field = w.Text(placeholder=text, description="reason", layout=wide, continuous_update=False)
+    _acknowledge(field)
+    return field
+
+
+def _acknowledge(widget: Any) -> None:
+    """Have the browser told that each of its messages was handled, also while a cell runs.
+
+    ipykernel does not say so then, and the browser would hold back every change of a widget but the first.
+    """
+    from IPython import get_ipython
+
+    kernel = getattr(get_ipython(), "kernel", None)
+    if kernel is None:
+        return
+
+    def handle(message: Mapping[str, Any]) -> None:
+        widget._handle_msg(message)
+        done = {"execution_state": "idle"}
+        kernel.session.send(kernel.iopub_socket, "status", done, parent=message, ident=b"kernel.status")
+
+    widget.comm.on_msg(handle)
 
 
 def _all(widget: Any) -> list[Any]:
