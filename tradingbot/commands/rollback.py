@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from tradingbot.commands.arguments import Add, add_asking
+from tradingbot.commands.code import add_code_arguments, is_code, roll_back_code, undo_code
 from tradingbot.commands.shared import answer, ask, complain
 from tradingbot.commands.switches import effective_of
 from tradingbot.errors import UsageError
@@ -25,7 +26,9 @@ def add_to(add: Add) -> None:
     text = "roll features back by their flags: planned first, done step by step, checked; or undo that"
     example = 'tradingbot rollback anchor --why "odd anchors"; tradingbot rollback --undo --why "was the feed"'
     command = add("rollback", rollback, text, example)
-    command.add_argument("profile", nargs="?", metavar="PROFILE", help="all, persistence, warmstart, retry or anchor")
+    command.add_argument(
+        "profile", nargs="?", metavar="PROFILE", help="all, persistence, warmstart, retry, anchor, or code"
+    )
     command.add_argument("--restart", action="store_true", help="restart a running bot where something needs it")
     command.add_argument("--from-empty", action="store_true", help="with warmstart --restart: anchors begin anew too")
     command.add_argument("--dry-run", action="store_true", help="show the plan alone")
@@ -33,6 +36,7 @@ def add_to(add: Add) -> None:
     command.add_argument("--list", action="store_true", help="show the profiles, and past rollbacks")
     text = "take a rollback back, by default the last one"
     command.add_argument("--undo", nargs="?", const="", metavar="ID", help=text)
+    add_code_arguments(command)
     add_asking(command)
     text = "have the running bot stop cleanly and begin anew, in its own process"
     command = add("restart", restart, text, 'tradingbot restart --why "settings that take a restart"')
@@ -65,11 +69,17 @@ def restart(arguments: argparse.Namespace) -> int:
 
 def rollback(arguments: argparse.Namespace) -> int:
     """Roll features back by their flags, undo that, or show which rollbacks there are."""
+    if arguments.profile == "code" and arguments.undo is None:
+        return roll_back_code(arguments, effective_of(arguments))
+    if arguments.to is not None or arguments.files or arguments.deploy:
+        raise UsageError("--to, --files and --deploy go with rollback code")
     if [arguments.profile is not None, arguments.list, arguments.undo is not None].count(True) != 1:
         raise UsageError("rollback takes a profile, or --undo, or --list")
     effective = effective_of(arguments)
     if arguments.list:
         return _list(arguments, effective)
+    if arguments.undo and is_code(effective, arguments.undo):
+        return undo_code(arguments, effective)
     found = _planned(arguments, effective)
     return _carry_out(arguments, effective, found)
 

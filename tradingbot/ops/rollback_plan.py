@@ -17,6 +17,7 @@ from tradingbot.io.overrides import Effective
 from tradingbot.io.requests import signature
 from tradingbot.io.saved import ANCHORS, CHECKPOINT
 from tradingbot.io.streams import FOLDERS, Stream
+from tradingbot.ops.code_facts import Code
 from tradingbot.ops.restart import BotFacts, find_bot, status_of
 
 __all__ = ["PROFILES", "FlagChange", "LeftBehind", "Plan", "Profile", "left_behind", "make_plan", "make_undo"]
@@ -93,7 +94,7 @@ class Plan:
 
     `id` is empty until it is stored. `trouble` is what is wrong with overrides.json: it is then set aside, and what the
     last good one says is written anew. `foresight` says what the last hour would have looked like. `foreign` are the
-    overrides that an undoing leaves: others have changed them since.
+    overrides that an undoing leaves: others have changed them since. `code` is what a rollback by code goes back to.
     """
 
     kind: str
@@ -112,6 +113,7 @@ class Plan:
     undoes: str = ""
     trouble: str = ""
     id: str = ""
+    code: Code | None = None
 
     @property
     def needs_restart(self) -> bool:

@@ -74,7 +74,7 @@ class Stored:
         return {
             "id": plan.id, "kind": plan.kind, "profile": plan.profile, "time_ms": plan.time_ms, "who": plan.who,
             "host": plan.host, "why": plan.why, "state": self.state, "undoes": plan.undoes, "undone_by": self.undone_by,
-            "done": list(self.done),
+            "done": list(self.done), "rev": plan.code.rev if plan.code else "",
         }  # fmt: skip
 
 
@@ -87,7 +87,11 @@ def past_rollbacks(state_dir: Path) -> list[Stored]:
         except (OSError, ValueError, msgspec.MsgspecError) as error:
             raise StateError(f"{path} is damaged ({error}): move its folder aside") from None
         found.append(Stored(plan, path.parent, _done(path.parent / "done.jsonl")))
-    undone = {each.plan.undoes: each.plan.id for each in found if "overrides" in each.done and each.plan.undoes}
+    undone = {
+        each.plan.undoes: each.plan.id
+        for each in found
+        if each.plan.undoes and each.done.keys() & {"overrides", "start"}
+    }
     return [replace(each, undone_by=undone.get(each.plan.id, "")) for each in found]
 
 
@@ -124,13 +128,16 @@ def find(state_dir: Path, rollback_id: str = "") -> Stored:
 
 
 @contextlib.contextmanager
-def lock_rollbacks(state_dir: Path) -> Iterator[None]:
-    """Let one rollback at a time be at work; raise BusyError where another one is."""
+def lock_rollbacks(state_dir: Path, name: str = "lock") -> Iterator[None]:
+    """Let one rollback at a time be at work; raise BusyError where another one is.
+
+    One by code takes long, and has a lock of another `name`: flags can be rolled back meanwhile.
+    """
     folder = state_dir / FOLDER
     with contextlib.ExitStack() as stack:
         try:
             make_folder(folder)
-            stack.enter_context(StateLock(folder, int(time.time() * 1000)))
+            stack.enter_context(StateLock(folder, int(time.time() * 1000), name))
         except LockHeldError:
             raise BusyError(f"another rollback is at work on {state_dir}: let it end, then try again") from None
         except OSError as error:

@@ -82,7 +82,7 @@ def list_text(rows: Iterable[Record]) -> str:
         lines.append(f"  {'':12} off: {profile.means}")
     lines.append("rollbacks")
     for row in rows:
-        what = f"undo of {row['undoes']}" if row["undoes"] else row["profile"]
+        what = f"undo of {row['undoes']}" if row["undoes"] else f"{row['profile']} {row['rev']}".strip()
         by = f", by {row['undone_by']}" if row["undone_by"] else ""
         lines.append(f"  {row['id']}  {what}: {row['state']}{by}; {row['who']}@{row['host']}: {row['why']}")
     return _printable(lines if len(lines) > 2 * len(PROFILES) + 2 else [*lines, "  none so far"])
