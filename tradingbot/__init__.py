@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tradingbot.api.past import compare, explain
     from tradingbot.api.rollbacks import rollback, rollbacks
     from tradingbot.api.trials import trial
-    from tradingbot.api.upkeep import clean
+    from tradingbot.api.upkeep import clean, rollback_code
     from tradingbot.config import Settings
     from tradingbot.engine.engine import Engine
     from tradingbot.errors import Recoverable, SettingsError, TradingBotError, Unrecoverable, UsageError
@@ -40,6 +40,7 @@ _HOMES = {
     "prepare_notebook": "tradingbot.api.notebook",
     "replay": "tradingbot.services.replay",
     "rollback": "tradingbot.api.rollbacks",
+    "rollback_code": "tradingbot.api.upkeep",
     "rollbacks": "tradingbot.api.rollbacks",
     "status": "tradingbot.api.bot",
     "trial": "tradingbot.api.trials",
@@ -67,6 +68,7 @@ __all__ = [
     "prepare_notebook",
     "replay",
     "rollback",
+    "rollback_code",
     "rollbacks",
     "status",
     "trial",

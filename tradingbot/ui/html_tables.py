@@ -88,6 +88,8 @@ def _row(tag: str, cells: Sequence[object], numbers: Collection[int]) -> str:
     texts = []
     for place, cell in enumerate(cells):
         style = f"{CELL};text-align:{'right' if place in numbers else 'left'}"
+        if place == 0:
+            style += ";white-space:nowrap"  # a name
         if tag == "th":
             style += ";border-bottom:1px solid #888888;font-weight:600"
         texts.append(f'<{tag} style="{style}">{escaped(cell)}</{tag}>')
