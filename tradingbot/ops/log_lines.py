@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["LogLine", "LogTail", "iso", "log_lines", "parse_line"]
+__all__ = ["BAD", "LogLine", "LogTail", "iso", "log_lines", "parse_line"]
 
 PATTERN = "trading_bot_*.log*"
 LONGEST = 65_536  # of a line that is looked at
@@ -58,18 +58,20 @@ def log_lines(folder: Path, since_ms: int) -> list[LogLine]:
     """
     found: list[LogLine] = []
     for path in _files(folder):
-        last_ms = 0
+        before = b""
         try:
             if path.stat().st_mtime * 1000 < since_ms:
                 continue
             with path.open("rb") as file:
                 for raw in _lines(file):
-                    if not any(mark in raw for mark in MARKS):
+                    if any(mark in raw for mark in MARKS):
+                        line = parse_line(raw)
+                        ts_ms = line.ts_ms or parse_line(before).ts_ms
+                        if ts_ms >= since_ms:
+                            found.append(LogLine(ts_ms, line.level, line.text))
+                    elif not raw[:1].isdigit():
                         continue
-                    line = parse_line(raw)
-                    last_ms = line.ts_ms or last_ms
-                    if last_ms >= since_ms:
-                        found.append(LogLine(last_ms, line.level, line.text))
+                    before = raw
         except OSError:  # rotated away while it was looked at
             continue
     return sorted(found, key=lambda line: line.ts_ms)

@@ -27,7 +27,6 @@ MEMBERS = (
 """What is recomputed of a symbol, to the bit."""
 
 Row = Mapping[str, Any]
-OPEN = NEVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +76,23 @@ def recompute(state_dir: Path, status: Mapping[str, Any], last_min: float) -> Re
     spans = _Spans(rows, now_ms)
     with rare_collections():
         inputs = _walk(state_dir, sid, last_min, spans.look)
-        best, inside = spans.best()
-        wrong: dict[str, dict[str, tuple[Any, Any]]] = {}
-        if best is not None and len(inside) < len(rows):
-            made = _rows_at(state_dir, sid, last_min, best, now_ms)
-            for symbol in sorted(rows.keys() - inside):
-                row, again = rows[symbol], made.get(symbol, {})
-                wrong[symbol] = {
-                    name: (row.get(name), again.get(name)) for name in MEMBERS if row.get(name) != again.get(name)
-                }
-    if not inside:
-        best, wrong = None, {}
-    return Recomputed(len(rows), inputs, best, wrong)
+        stretches = spans.best()
+        if not stretches:
+            return Recomputed(len(rows), inputs, None)
+        if len(stretches[0].inside) == len(rows):
+            return Recomputed(len(rows), inputs, stretches[-1].first)
+        nearest = _Nearest(rows, now_ms, stretches)
+        _walk(state_dir, sid, last_min, nearest.look)
+    return Recomputed(len(rows), inputs, nearest.seq, nearest.wrong)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """Hold between which inputs (the last one exclusive) most symbols were as status says, and which ones."""
+
+    first: int
+    end: int
+    inside: frozenset[str]
 
 
 class _Spans:
@@ -118,40 +122,49 @@ class _Spans:
             elif name in self._since:
                 self._spans.append((self._since.pop(name), seq, name))
 
-    def best(self) -> tuple[int | None, set[str]]:
-        """Return the input behind which most symbols agree, the latest of these, and which do."""
-        spans = self._spans + [(since, OPEN, name) for name, since in self._since.items()]
-        edges = sorted({since for since, _, _ in spans})
-        opens = sorted(spans)
-        best: int | None = None
-        most: set[str] = set()
+    def best(self) -> list[_Stretch]:
+        """Return the stretches in which most symbols agree, in order."""
+        spans = sorted(self._spans + [(since, NEVER, name) for name, since in self._since.items()])
+        best: list[_Stretch] = []
         active: dict[str, int] = {}
-        place = 0
-        for edge in edges:
-            while place < len(opens) and opens[place][0] <= edge:
-                active[opens[place][2]] = opens[place][1]
-                place += 1
-            inside = {name for name, end in active.items() if end > edge}
-            if len(inside) >= len(most):
-                best, most = edge, inside
-        return best, most
+        for place, (edge, end, name) in enumerate(spans):
+            active[name] = end
+            if place + 1 < len(spans) and spans[place + 1][0] == edge:
+                continue
+            active = {name: end for name, end in active.items() if end > edge}
+            most = len(best[0].inside) if best else 1
+            if len(active) >= most:
+                best = [*(best if len(active) == most else ()), _Stretch(edge, min(active.values()), frozenset(active))]
+        return best
+
+
+class _Nearest:
+    """Find, within stretches, the input behind which the symbols that do not agree come nearest to what status says."""
+
+    def __init__(self, rows: Mapping[str, Row], now_ms: int, stretches: list[_Stretch]) -> None:
+        self._rows, self._now_ms, self._stretches = rows, now_ms, stretches
+        self._least = NEVER
+        self.seq = stretches[-1].first
+        self.wrong: dict[str, dict[str, tuple[Any, Any]]] = {}
+
+    def look(self, engine: Engine | None, seq: int, _: str | None) -> None:
+        """Compare what does not agree behind an input."""
+        while self._stretches and self._stretches[0].end <= seq:
+            self._stretches.pop(0)
+        if engine is None or not self._stretches or seq < self._stretches[0].first:
+            return
+        wrong: dict[str, dict[str, tuple[Any, Any]]] = {}
+        for symbol in sorted(self._rows.keys() - self._stretches[0].inside):
+            row, state = self._rows[symbol], engine.states.get(symbol)
+            again = expected(engine, state, self._now_ms) if state is not None and state.ts_ms != NO_TICK_MS else {}
+            wrong[symbol] = {n: (row.get(n), again.get(n)) for n in MEMBERS if row.get(n) != again.get(n)}
+        count = sum(map(len, wrong.values()))
+        if count <= self._least:
+            self._least, self.seq, self.wrong = count, seq, wrong
 
 
 def _is_equal(row: Row, again: Row) -> bool:
     return all(row.get(name) == again[name] for name in MEMBERS)
-
-
-def _rows_at(state_dir: Path, sid: str, last_min: float, seq: int, now_ms: int) -> dict[str, dict[str, Any]]:
-    """Return what the ticks give behind an input."""
-    made: dict[str, dict[str, Any]] = {}
-
-    def look(engine: Engine | None, at: int, _: str | None) -> None:
-        if engine is not None and at == seq:
-            seen = {name: state for name, state in engine.states.items() if state.ts_ms != NO_TICK_MS}
-            made.update({name: expected(engine, state, now_ms) for name, state in seen.items()})
-
-    _walk(state_dir, sid, last_min, look)
-    return made
 
 
 Seen = Callable[[Engine | None, int, "str | None"], None]
@@ -227,7 +240,7 @@ class _Again:
         self._seen(engine, seq, symbol)
 
     def _mark(self, seq: int, record: dict[str, Any]) -> None:
-        checkpoint = record.get("checkpoint")
+        checkpoint = None if record.get("type") == "session_end" else record.get("checkpoint")  # of which no tick tells
         if checkpoint is None or (self._engine is not None and self._engine.seq == seq):
             return
         engine = self._engine = Engine(make_settings({}))

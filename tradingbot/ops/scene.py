@@ -17,10 +17,13 @@ from tradingbot.ops.history import History
 from tradingbot.ops.log_lines import LogLine, log_lines
 from tradingbot.ops.restart import BotFacts, find_bot, status_of
 
-__all__ = ["FOUR", "Look", "Scene", "behind", "look_at"]
+__all__ = ["FOUR", "Look", "Scene", "behind", "has_begun", "look_at"]
 
 FOUR = tuple(stream for stream in Stream if stream is not JOURNAL)
 LOOK_S = 0.1
+ALL_S, LEAST_S = 18.0, 0.5  # for which all checks together wait for what does not come, and each one at least
+BEGUN_S = 10.0  # in which a bot that starts has reached its exchange
+UP = ("running", "killed", "degraded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,7 @@ class Scene:
     settings: Settings
     start: Mapping[str, Any] = field(default_factory=dict)
     last_min: float = 10.0
+    ends_s: float = field(default_factory=lambda: time.monotonic() + ALL_S)
 
     @property
     def state_dir(self) -> Path:
@@ -99,13 +103,23 @@ class Scene:
         return Look(time.monotonic(), status_of(self.state_dir), _open_sizes(self.state_dir))
 
     def until(self, holds: Callable[[Look], bool], patience_s: float) -> Look:
-        """Look again and again until something holds, for `patience_s` seconds at most; return the last look."""
-        end_s = time.monotonic() + patience_s
+        """Look again and again until something holds, for `patience_s` seconds at most; return the last look.
+
+        Of a bot that hangs nothing comes: all checks together wait ALL_S for it, and not each.
+        """
+        now = time.monotonic()
+        end_s = min(now + patience_s, max(self.ends_s, now + LEAST_S))
         while True:
             look = self.look()
             if holds(look) or time.monotonic() > end_s:
                 return look
             time.sleep(LOOK_S)
+
+    def read_settings(self) -> None:
+        """Read out of the journal what the bot goes by now: it adopts what is live within two seconds."""
+        if self.bot.is_running and self.bot.sid:
+            settings, self.start = behind(self.state_dir, self.bot.sid)
+            self.settings = settings or self.effective.settings
 
     def log(self, since_ms: int) -> list[LogLine]:
         """Return the lines of the log that matter since a time (ms, wall clock)."""
@@ -117,11 +131,17 @@ def look_at(effective: Effective, last_min: float = 10.0) -> Scene:
     state_dir = effective.state_dir
     bot = find_bot(state_dir)
     scene = Scene(effective, bot, Look(0.0, {}, {}), effective.settings, last_min=last_min)
+    if bot.is_running:
+        scene.first = scene.until(lambda look: has_begun(look) or look.is_held_back, BEGUN_S)
+        scene.bot = bot = find_bot(state_dir)
     scene.first = scene.look()
-    if bot.is_running and bot.sid:
-        settings, scene.start = behind(state_dir, bot.sid)
-        scene.settings = settings or effective.settings
+    scene.read_settings()
     return scene
+
+
+def has_begun(look: Look) -> bool:
+    """Return whether the session has reached its exchange."""
+    return look.bot.get("state") in UP
 
 
 def behind(state_dir: Path, sid: str) -> tuple[Settings | None, Mapping[str, Any]]:

@@ -67,11 +67,11 @@ class Scratch:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        self._folder = Path(tempfile.mkdtemp(prefix="tradingbot-verify-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="tradingbot-verify-"))
         try:
             self._begin()
         except BaseException:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            shutil.rmtree(self.folder, ignore_errors=True)
             raise
         return self
 
@@ -79,10 +79,10 @@ class Scratch:
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _begin(self) -> None:
-        market = self._folder / "market.csv"
+        market = self.folder / "market.csv"
         self._falling, self._still = (f"{base}/{self._settings.QUOTE}" for base in ("FALLS", "STAYS"))
         rows, self._due_ms, self._depth = _script(self._settings)
         lines = ["ts_ms,symbol,last,quote_volume"]
@@ -91,13 +91,13 @@ class Scratch:
         market.write_text("\n".join(lines) + "\n")
         chosen = asdict(self._settings) | {"EMBEDDED_MARKET": str(market), "SYMBOLS": [self._falling, self._still]}
         toml = "".join(f"{name} = {_toml(value)}\n" for name, value in chosen.items())
-        (self._folder / "tradingbot.toml").write_text(toml)
+        (self.folder / "tradingbot.toml").write_text(toml)
         duration_s = (rows[-1][0] - rows[0][0]) / 1000 + AFTER_S
-        words = ["--home", str(self._folder), "--virtual", "--duration", f"{duration_s:g}", "--no-dashboard"]
-        with (self._folder / "said").open("wb") as said:
+        words = ["--home", str(self.folder), "--virtual", "--duration", f"{duration_s:g}", "--no-dashboard"]
+        with (self.folder / "said").open("wb") as said:
             self._process = subprocess.Popen(  # noqa: S603  (our own interpreter, no shell)
                 [sys.executable, "-m", "tradingbot", *words], stdin=subprocess.DEVNULL, stdout=said, stderr=said,
-                env=_environment(), cwd=self._folder, start_new_session=True,
+                env=_environment(), cwd=self.folder, start_new_session=True,
             )  # fmt: skip
 
     def result(self) -> Tried:
@@ -108,7 +108,7 @@ class Scratch:
             trouble = "" if code == 0 else f"it ended with exit code {code}: {self._last_words()}"
         except subprocess.TimeoutExpired:
             trouble = f"it did not end within {TIMEOUT_S:g} s"
-        state = self._folder / "state"
+        state = self.folder / "state"
         fired: dict[str, list[dict[str, Any]]] = {self._falling: [], self._still: []}
         journal = state / FOLDERS[JOURNAL]
         for found in read_jsonl(segment.path for segment in list_segments(journal)) if journal.is_dir() else ():
@@ -120,7 +120,7 @@ class Scratch:
         return Tried(self._falling, self._still, fired, self._due_ms, self._depth, ticks, self._changed, trouble)
 
     def _last_words(self) -> str:
-        lines = (self._folder / "said").read_text(errors="replace").strip().splitlines()
+        lines = (self.folder / "said").read_text(errors="replace").strip().splitlines()
         return lines[-1][:300] if lines else "it said nothing"
 
 

@@ -15,14 +15,14 @@ from tradingbot.errors import SettingsError
 from tradingbot.io.lines import Damaged, decode
 from tradingbot.io.override_file import read_entries
 from tradingbot.ops.checkup import Finding, Verdict
-from tradingbot.ops.log_lines import LogLine, iso
-from tradingbot.ops.rollback_plan import PROFILES, left_behind
+from tradingbot.ops.log_lines import BAD, LogLine, iso
+from tradingbot.ops.rollback_plan import Profile, left_behind
 from tradingbot.ops.rollback_store import past_rollbacks
-from tradingbot.ops.scene import Look, Scene
+from tradingbot.ops.scene import Look, Scene, has_begun
 
 __all__ = [
     "DATA", "FLAGS_AS_INTENDED", "LEFT_BEHIND", "SETTINGS_BACKED_UP", "STARTED", "flags_as_intended", "freshness",
-    "intended", "is_fresh", "market_data_alive", "settings_backed_up", "started", "what_is_left",
+    "intended", "is_fresh", "market_data_alive", "polls_rarely", "settings_backed_up", "started", "what_is_left",
 ]  # fmt: skip
 
 SETTINGS_BACKED_UP = "settings backed up"
@@ -40,6 +40,7 @@ SILENT_S = (
     150.0  # an error that is said once a minute for as long as it lasts is over when it has not been said so long
 )
 NAMED = 5
+SHOWN = 300  # characters of a line that status.json keeps
 CLEAN = "tradingbot clean ticks snapshots windows anchors --archive"
 
 HEALED = {
@@ -147,10 +148,19 @@ def flags_as_intended(scene: Scene) -> Finding:
         return [key for key in keys if not registry()[key].restart]
 
     look = scene.until(lambda look: bool(look.status) and not live(differing(look)), ADOPTED_S)
+    scene.read_settings()
     differ = differing(look)
     evidence["running"] = {name: _found(look, name) for name in names}
     evidence["overrides"] = {key: _plain(entry.value) for key, entry in entries.items()}
-    wrong, waiting = live(differ), [key for key in differ if registry()[key].restart]
+    own = scene.settings if scene.start else None
+    later = [key for key, entry in entries.items() if own is not None and getattr(own, key, entry.value) != entry.value]
+    wrong = live(differ)
+    waiting = [key for key in dict.fromkeys([*differ, *later]) if registry()[key].restart]
+    if wrong and not scene.start and look.is_held_back:
+        says = f"on the disk {words}; it has not begun yet, and what it was started with is in no file"
+        return Finding(
+            FLAGS_AS_INTENDED, Verdict.WARNING, says, evidence, "verify again once the exchange lets it begin"
+        )
     if wrong:
         parts = [
             f"{key} is {_word(wanted[key][0])} by {wanted[key][1]} and {_word(_found(look, key))} in the running bot"
@@ -186,7 +196,7 @@ def started(scene: Scene) -> Finding:
         return Finding(STARTED, Verdict.FAILED, f"no bot runs ({how.get(bot.state, bot.state)})", bot.to_record(), fix)
 
     def is_up(look: Look) -> bool:
-        return look.bot.get("state") in ("running", "killed", "degraded") or look.is_held_back
+        return has_begun(look) or look.is_held_back
 
     look = scene.until(is_up, PATIENCE_S)
     state = str(look.bot.get("state", "starting"))
@@ -194,6 +204,12 @@ def started(scene: Scene) -> Finding:
     lines = [line for line in scene.log(scene.started_ms) if line.is_bad or line.level == "WARNING"]
     earlier = [line for line in lines if line.is_bad and line.ts_ms < since_ms]
     lasting, over = _lasting([line for line in lines if line.ts_ms >= since_ms], _now_ms())
+    logged = {line.text[:SHOWN] for line in lines}
+    lasting += [
+        LogLine(0, one["level"], one["text"])
+        for one in look.status.get("errors", ())
+        if one["level"] in BAD and one["text"] not in logged
+    ]
     evidence: dict[str, Any] = {
         **bot.to_record(), "state": state, "since": iso(since_ms), "errors": [_line(line) for line in lasting[:20]],
         "over": [_line(line) for line in over[:20]], "before_the_last_rollback": len(earlier),
@@ -283,6 +299,11 @@ def _is_young(row: Mapping[str, Any], limit_s: float) -> bool:
     return row["age_s"] is not None and row["age_s"] <= limit_s
 
 
+def polls_rarely(settings: Settings) -> bool:
+    """Return whether it may be that no ticker is asked for while a verification watches."""
+    return settings.MARKET_DATA == "poll" and settings.POLL_S + 1 >= PATIENCE_S
+
+
 def is_fresh(look: Look, settings: Settings) -> bool:
     """Return whether 95 % of the symbols are fresh."""
     fresh, of, _ = freshness(look, settings)
@@ -297,10 +318,10 @@ def market_data_alive(scene: Scene) -> Finding:
 
     def is_well(look: Look) -> bool:
         turns = _turns(first, look) and look.at_s - first.at_s >= WATCHED_S
-        return turns and (look.is_held_back or (look.ticks > first.ticks and is_fresh(look, settings)))
+        return turns and (look.is_held_back or (is_fresh(look, settings) and (rests or look.ticks > first.ticks)))
 
-    patience_s = PATIENCE_S + (min(settings.POLL_S, 10.0) if settings.MARKET_DATA == "poll" else 0)
-    look = scene.until(is_well, patience_s)
+    rests = polls_rarely(settings)
+    look = scene.until(is_well, PATIENCE_S)
     watched_s = look.at_s - first.at_s
     fresh, of, limit_s = freshness(look, settings)
     ticks = look.ticks - first.ticks
@@ -332,7 +353,7 @@ def market_data_alive(scene: Scene) -> Finding:
         says = f"the exchange wants to be left alone: none are asked for meanwhile, the loop turns, {beat}"
         return Finding(DATA, Verdict.WARNING, says, evidence, "wait until it is over: tradingbot status")
     says = f"{fresh} of {of} symbols fresh (within {limit_s:g} s), {ticks:,} ticks in {watched_s:.0f} s, {beat}"
-    if ticks <= 0:
+    if ticks <= 0 and not rests:
         return Finding(DATA, Verdict.FAILED, f"no ticker has come in for {watched_s:.0f} s: {says}", evidence, why)
     if not is_fresh(look, settings):
         return Finding(DATA, Verdict.FAILED, f"less than 95 %: {says}", evidence, why, "retry")
@@ -369,10 +390,7 @@ def what_is_left(scene: Scene) -> Finding:
     off = [name for name in FLAGS if not intended(scene, name)[0]]
     if not off:
         return Finding(LEFT_BEHIND, Verdict.NOT_APPLICABLE, "no feature is off: all that is there is in use")
-    found: dict[str, int] = {}
-    for profile in PROFILES.values():
-        if set(profile.flags) <= set(off):
-            found |= {each.path: each.bytes for each in left_behind(scene.state_dir, profile)}
+    found = {each.path: each.bytes for each in left_behind(scene.state_dir, Profile("what is off", tuple(off)))}
     evidence: Mapping[str, Any] = {"off": off, "bytes": found}
     if not found:
         return Finding(LEFT_BEHIND, Verdict.OK, f"{', '.join(off)} off, and nothing left of it", dict(evidence))

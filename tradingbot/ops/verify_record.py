@@ -17,6 +17,7 @@ from tradingbot.ops.prove import prove
 from tradingbot.ops.recompute import arithmetic, recompute
 from tradingbot.ops.scene import FOUR, Look, Scene
 from tradingbot.ops.scratch import Tried
+from tradingbot.ops.verify_checks import polls_rarely
 from tradingbot.services.logs import KEPT_FILES
 
 __all__ = [
@@ -53,11 +54,12 @@ def calculation(scene: Scene) -> Finding:
 
 
 def _from_ticks(scene: Scene) -> Finding:
-    found, evidence = None, dict[str, Any]()
+    found, evidence, moments = None, dict[str, Any](), set[int]()
     for _ in range(TRIES):
         status = scene.look().status
         if not status.get("symbols"):
             continue
+        moments.add(status["time_ms"])
         time.sleep(FLUSHED_S + scene.settings.STREAM_FLUSH_MS / 1000)
         found = recompute(scene.state_dir, status, 1 + scene.speed / 6)  # ten seconds of ours, and a minute
         evidence = {
@@ -68,6 +70,9 @@ def _from_ticks(scene: Scene) -> Finding:
             says = f"{found.symbols} symbols recomputed from {found.inputs:,} recorded inputs, every figure equal"
             return Finding(CALCULATION, Verdict.OK, says, evidence)
     fix = "tradingbot prove names the first decision that differs; tradingbot explain --last shows its reference"
+    if (found is None or found.seq is None) and len(moments) < 2:
+        says = "its status stands still: what led to it may not be recorded yet"
+        return Finding(CALCULATION, Verdict.NOT_APPLICABLE, says, evidence)
     if found is None or found.seq is None:
         says = "nothing that is recorded gives what status says: of no symbol"
         return Finding(CALCULATION, Verdict.FAILED, says, evidence, fix, "anchor")
@@ -207,17 +212,39 @@ def streams(scene: Scene) -> Finding:
     """See between two looks that the four streams grow where they are on, and stand still where they are off."""
     if not scene.bot.is_running:
         return Finding(STREAMS, Verdict.NOT_APPLICABLE, "no bot runs that could write")
-    first = scene.look()
-    wanted = bool(first.status.get("flags", {}).get("FEATURE_PERSIST_STREAMS"))
+    first = scene.first
+    if _recording(first) != _recording(scene.look()):
+        first = _settled(scene)
+    finding = _between(scene, first)
+    if finding.verdict is Verdict.FAILED and not finding.evidence["wanted"]:  # it may just have been switched off
+        finding = _between(scene, _settled(scene))
+    return finding
+
+
+def _recording(look: Look) -> tuple[Any, Any]:
+    flags, told = look.status.get("flags", {}), look.status.get("streams", {})
+    return flags.get("FEATURE_PERSIST_STREAMS"), told.get(Stream.TICKS.value, {}).get("state")
+
+
+def _settled(scene: Scene) -> Look:
+    """Return a look by which all is on the disk that was to be written before."""
+    time.sleep(FLUSHED_S + scene.settings.STREAM_FLUSH_MS / 1000)
+    return scene.look()
+
+
+def _between(scene: Scene, first: Look) -> Finding:
+    """Hold what was written since a look against the flag."""
+    wanted = bool(scene.look().status.get("flags", {}).get("FEATURE_PERSIST_STREAMS"))
     needed = {Stream.TICKS, Stream.SNAPSHOTS}
-    patience_s = STREAMS_S + (min(scene.settings.POLL_S, 10.0) if scene.settings.MARKET_DATA == "poll" else 0)
 
     def is_enough(look: Look) -> bool:
+        if look.is_held_back and look.at_s - first.at_s >= WATCHED_S:
+            return True
         if look.ticks <= first.ticks or look.at_s - first.at_s < WATCHED_S:
             return False
         return not wanted or needed <= _grown(first, look)
 
-    look = scene.until(is_enough, patience_s)
+    look = scene.until(is_enough, 0 if polls_rarely(scene.settings) else STREAMS_S)
     told: Mapping[str, Any] = look.status.get("streams", {})
     states = {name: str(facts.get("state")) for name, facts in told.items()}
     dropped = {name: facts["dropped"] for name, facts in told.items() if facts.get("dropped")}
@@ -298,8 +325,11 @@ def proved(scene: Scene, progress: Progress | None = None) -> Finding:
         return Finding(
             PROVED, Verdict.NOT_APPLICABLE, f"nothing to compare in the last {scene.last_min:g} min{aside}", evidence
         )
-    lines = proof.text().splitlines()
-    wrong = next((line for line in lines if ": equal," not in line), lines[0] if lines else "")
+    if proof.report.damaged:
+        wrong = f"{proof.report.damaged} lines cannot be read, the first: {proof.report.places[0]}"
+    else:
+        lines = proof.text().splitlines()
+        wrong = next((line for line in lines if ": equal," not in line), lines[0] if lines else "nothing was compared")
     return Finding(PROVED, Verdict.FAILED, f"the record does not prove itself: {wrong[:300]}", evidence, fix)
 
 
@@ -325,7 +355,7 @@ def growth(scene: Scene) -> Finding:
     if free_mb < settings.MIN_FREE_MB:
         says = f"less than MIN_FREE_MB = {settings.MIN_FREE_MB:g} MB are free: {room}"
         return Finding(GROWTH, Verdict.FAILED, says, evidence, f"{clean}-to DIR", "persistence")
-    if written > budget * LOOSE + per_hour / 30:
+    if written > budget * LOOSE + min(per_hour / 60, budget / 2):
         says = f"more than STREAMS_MAX_GB: {room}"
         fix = f"{clean}\nor allow more: tradingbot set STREAMS_MAX_GB=... --why ..."
         return Finding(GROWTH, Verdict.FAILED, says, evidence, fix, "persistence")
