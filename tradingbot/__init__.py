@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from tradingbot.api.checks import doctor, verify
     from tradingbot.api.notebook import CheckFailedError, conclude, prepare_notebook
     from tradingbot.api.past import compare, explain
+    from tradingbot.api.replays import replay
     from tradingbot.api.rollbacks import rollback, rollbacks
     from tradingbot.api.trials import trial
     from tradingbot.api.upkeep import clean, rollback_code
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from tradingbot.engine.engine import Engine
     from tradingbot.errors import Recoverable, SettingsError, TradingBotError, Unrecoverable, UsageError
     from tradingbot.market.ticker import Ticker
-    from tradingbot.services.replay import ReplayResult, replay
+    from tradingbot.services.replay import ReplayResult
 
 _HOMES = {
     "CheckFailedError": "tradingbot.api.notebook",
@@ -38,7 +39,7 @@ _HOMES = {
     "explain": "tradingbot.api.past",
     "flags": "tradingbot.api.bot",
     "prepare_notebook": "tradingbot.api.notebook",
-    "replay": "tradingbot.services.replay",
+    "replay": "tradingbot.api.replays",
     "rollback": "tradingbot.api.rollbacks",
     "rollback_code": "tradingbot.api.upkeep",
     "rollbacks": "tradingbot.api.rollbacks",

@@ -61,10 +61,14 @@ def report(arguments: argparse.Namespace) -> int:
 
     place = _place(arguments)
     progress = None if arguments.json and not sys.stderr.isatty() else _progress
-    done = run_report(
-        arguments.name, arguments.parameters, place,
-        timeout_s=arguments.timeout, keep=arguments.keep, progress=progress,
-    )  # fmt: skip
+    try:
+        done = run_report(
+            arguments.name, arguments.parameters, place,
+            timeout_s=arguments.timeout, keep=arguments.keep, progress=progress,
+        )  # fmt: skip
+    finally:
+        if sys.stderr.isatty():
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
     shown = replace(done, folder=from_here(done.folder))
     answer(arguments, done.to_record(), finished_text(shown.to_record()))
     return done.exit_code
@@ -97,10 +101,15 @@ def _place(arguments: argparse.Namespace) -> Place:
     from tradingbot.io.overrides import read_settings
     from tradingbot.ops.report import Place
 
-    for assignment in arguments.parameters:  # a notebook's home is the command's
+    state = arguments.state
+    for assignment in arguments.parameters:  # a notebook's home, and state, are the command's
         name, _, value = assignment.partition("=")
         if name.strip() == "home" and value:
             arguments.home = value
+            if Path(value, "stamp.json").is_file():  # a state directory, which some notebooks take as well
+                arguments.home, arguments.state = str(Path(value).absolute().parent), str(Path(value).absolute())
+        elif name.strip() == "state" and value:
+            arguments.state = value
     home = home_of(arguments)
     environ = {**os.environ, "TRADINGBOT_HOME": str(home.path.absolute())}
     environ |= _as_environment(arguments)
@@ -111,10 +120,10 @@ def _place(arguments: argparse.Namespace) -> Place:
     except SettingsError as error:
         complain(f"warning: {error}; going on with STATE_DIR and REPORT_DIR as they are by default")
         places = {name: home.path / str(registry()[name].default) for name in ("STATE_DIR", "REPORT_DIR")}
-        return Place(home.path, places["STATE_DIR"], places["REPORT_DIR"], None, str(error), environ)
+        return Place(home.path, places["STATE_DIR"], places["REPORT_DIR"], None, str(error), environ, state)
     settings = effective.settings
     report_dir = home.path / settings.REPORT_DIR
-    return Place(home.path, effective.state_dir, report_dir, fingerprint(settings), None, environ)
+    return Place(home.path, effective.state_dir, report_dir, fingerprint(settings), None, environ, state)
 
 
 def _as_environment(arguments: argparse.Namespace) -> dict[str, str]:
@@ -128,7 +137,7 @@ def _as_environment(arguments: argparse.Namespace) -> dict[str, str]:
 def _progress(what: str, done: int, total: int) -> None:
     """Say on stderr how far it is: on a terminal in one line that is written over, elsewhere in a line each."""
     if sys.stderr.isatty():
-        print(f"\r{what} {done} of {total} ", end="\n" if done == total else "", file=sys.stderr, flush=True)
+        print(f"\r{what} {done} of {total} ", end="", file=sys.stderr, flush=True)
     elif done:
         print(f"{what} {done} of {total}", file=sys.stderr, flush=True)
 

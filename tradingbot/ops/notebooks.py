@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,7 +16,16 @@ import tradingbot
 from tradingbot.errors import UsageError
 from tradingbot.ops.report_parameters import Parameter, read_parameters
 
-__all__ = ["Copied", "Notebook", "checkout", "copy_notebooks", "find_notebook", "notebook_folder", "notebook_names"]
+__all__ = [
+    "Copied",
+    "Notebook",
+    "checkout",
+    "copy_notebooks",
+    "find_notebook",
+    "import_nbformat",
+    "notebook_folder",
+    "notebook_names",
+]
 
 MAX_BYTES = 50_000_000
 KERNEL = "python3"
@@ -107,6 +117,24 @@ def _read(path: Path) -> Notebook:
     ]
     parameters = read_parameters(tagged[0]) if tagged else {}
     return Notebook(path.stem, path, titles[0] if titles else "", parameters, content)
+
+
+def import_nbformat() -> Any:
+    """Import nbformat, without what its schema checker would take more than a second for.
+
+    That is a grammar of international web addresses, which no schema of a notebook asks for.
+    """
+    grammar = "rfc3987_syntax"
+    if grammar not in sys.modules:
+        modules: dict[str, Any] = sys.modules
+        modules[grammar] = None  # to an import: it is not installed
+        try:
+            import jsonschema  # noqa: F401
+        finally:
+            del sys.modules[grammar]
+    import nbformat
+
+    return nbformat
 
 
 class Copied(StrEnum):

@@ -52,7 +52,7 @@ class Place:
     """Hold where a notebook is to look and its report to go, and what is stamped on it.
 
     `fingerprint` is that of the settings, `error` why they cannot be read, `environ` what the notebook's own settings
-    are read from.
+    are read from; `state` the state directory where one was named apart from the settings.
     """
 
     home: Path
@@ -61,6 +61,7 @@ class Place:
     fingerprint: str | None
     error: str | None
     environ: Mapping[str, str]
+    state: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +98,9 @@ def run_report(
     """
     notebook = find_notebook(name)
     given = give(notebook.parameters, assignments, os.environ)
-    if "home" in notebook.parameters and "home" not in given:
-        given["home"] = str(place.home)
+    for parameter, value in (("home", str(place.home)), ("state", place.state)):
+        if value is not None and parameter in notebook.parameters and parameter not in given:
+            given[parameter] = value
     folder = place.report_dir
     make_folder(folder)
     free = shutil.disk_usage(folder).free
@@ -113,6 +115,9 @@ def run_report(
         finally:
             with contextlib.suppress(OSError):
                 (folder / lock_name(report.stem)).unlink()
+                record = folder / f"{report.stem}.json"
+                if record.stat().st_size == 0:  # taken as a name, and never written
+                    record.unlink()
 
 
 def _run(

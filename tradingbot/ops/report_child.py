@@ -96,7 +96,9 @@ def _clear_up(scratch: Path) -> None:
 def _execute(run: _Run) -> None:
     import logging
 
-    import nbformat
+    from tradingbot.ops.notebooks import import_nbformat
+
+    nbformat = import_nbformat()
     import papermill as pm
     from jupyter_client.manager import AsyncKernelManager
     from nbclient.exceptions import DeadKernelError
@@ -149,7 +151,9 @@ def _execute(run: _Run) -> None:
         pm.execute_notebook(
             notebook, f"{SCHEME}report.ipynb", engine_name="tradingbot", kernel_name="python3", language="python",
             progress_bar=False, start_timeout=60, autosave_cell_every=AUTOSAVE_S, on_cell_start=on_cell_start,
-            km=AsyncKernelManager(kernel_name="python3", transport_encryption="auto"),
+            km=AsyncKernelManager(
+                kernel_name="python3", transport_encryption="auto", connection_file=f"{job['scratch']}/kernel.json"
+            ),
         )  # fmt: skip
     except PapermillExecutionError as error:
         run.tell(end="error", name=error.ename, says=str(error.evalue)[:2_000])

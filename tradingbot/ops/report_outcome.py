@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from tradingbot.io.state_files import write_atomic
-from tradingbot.ops.notebooks import Notebook
+from tradingbot.ops.notebooks import Notebook, import_nbformat
 from tradingbot.ops.report_index import ENDINGS, Report, write_record
 from tradingbot.ops.report_page import BANNER_TAG, FINDINGS_TYPE, plain, report_html
 from tradingbot.ops.report_process import Outcome
@@ -26,8 +27,7 @@ def conclude_report(folder: Path, report: Report, notebook: Notebook | None, out
 
     `notebook` is the source, for where nothing was saved yet.
     """
-    import nbformat
-
+    nbformat = import_nbformat()
     partial = folder / report.files["notebook"]
     try:
         executed = nbformat.reads(partial.read_text(encoding="utf-8"), 4)
@@ -148,13 +148,12 @@ def _where(executed: Any, cell: int | None) -> str:
 
 def _add_banner(executed: Any, report: Report, outcome: Outcome) -> None:
     """Say at the top of the notebook, and before the cell where it ended, what happened."""
-    import nbformat
-
-    says = report.says.replace("<", "&lt;").replace("`", "'")
-    top = nbformat.v4.new_markdown_cell(f"> **{report.verdict.upper()}**: {says}")
+    nbformat = import_nbformat()
+    says = f"<pre>{escape(' '.join(report.says.split()))}</pre>"  # in which neither Markdown nor HTML counts
+    top = nbformat.v4.new_markdown_cell(f"**{report.verdict.upper()}**\n\n{says}")
     top.metadata["tags"] = [BANNER_TAG]
     if outcome.cell is not None and outcome.cell < len(executed.cells):
-        here = nbformat.v4.new_markdown_cell(f"> **Here** it ended: {says}")
+        here = nbformat.v4.new_markdown_cell(f"**Here it ended**\n\n{says}")
         here.metadata["tags"] = [BANNER_TAG]
         executed.cells.insert(outcome.cell, here)
     executed.cells.insert(0, top)

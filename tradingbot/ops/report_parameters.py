@@ -112,7 +112,7 @@ def _kind(annotation: str, default: Any) -> tuple[str | None, bool]:
         if match:
             text, optional = match.group(1), True
     text = re.sub(r"^(List|tuple|Tuple|Sequence)\[", "list[", text).replace(",...]", "]")
-    if not text and isinstance(default, list | tuple):
+    if text in ("", "list") and isinstance(default, list | tuple):
         kinds = {type(item).__name__ for item in default}
         text = f"list[{kinds.pop()}]" if len(kinds) == 1 else "list[str]"
     text = text or ("str" if default is None else type(default).__name__)

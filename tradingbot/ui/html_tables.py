@@ -20,7 +20,7 @@ COLOURS = {
 }  # fmt: skip
 """The sign and the colour of a word; any other one stands on grey."""
 TABLE = "border-collapse:collapse;margin:6px 0 10px 0;font-size:13px"
-CELL = "vertical-align:top;padding:3px 14px 3px 4px;white-space:pre-line"
+CELL = "word-break:normal;overflow-wrap:break-word;vertical-align:top;padding:3px 14px 3px 4px;white-space:pre-line"
 
 
 class Html(str):
