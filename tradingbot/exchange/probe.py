@@ -47,9 +47,12 @@ def probe(
     client = kind(options)
     if url is not None:
         client.get_exceptions_by_url = lambda _, key: client.exceptions["spot"].get(key, {})
-    found = _answers(client, ccxt)
-    if found["kind"] == "answers" and credentials and credentials.get("key"):
-        found |= _knows(client, ccxt)
+    try:
+        found = _answers(client, ccxt)
+        if found["kind"] == "answers" and credentials and credentials.get("key"):
+            found |= _knows(client, ccxt)
+    finally:
+        client.session.close()
     return found
 
 

@@ -90,6 +90,7 @@ def diagnose(
 
     checks = told(_checks(patient, imports, probe, left_s))
     findings = tuple(replace(finding, says=_short(finding.says)) for finding in run_checks(checks))
+    probe.close()
     return DoctorReport(str(home.path), str(patient.state_dir), findings, round(time.monotonic() - began_s, 2))
 
 

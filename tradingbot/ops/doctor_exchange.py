@@ -79,6 +79,7 @@ class Probe:
         self.url = self._url() if self.exchange == "embedded" else None
         self.secrets = find_credentials(patient.environ)
         self._process: subprocess.Popen[str] | None = None
+        self._answer: dict[str, Any] = {}
         until_ms = number(patient.data.get("held_back_until_ms"), 0)
         self.held_back_s = max(until_ms - self._now_ms(), 0) / 1000 if patient.is_running and until_ms else 0.0
         asks = self.exchange != "embedded" or (self.url is not None and bool(self.secrets))
@@ -124,13 +125,15 @@ class Probe:
 
     def asked(self, timeout_s: float) -> dict[str, Any]:
         """Return what ccxt was told, waiting so long for it at most; empty where it is not asked."""
-        if self._process is None:
-            return {}
+        if self._process is not None:
+            self._answer = self._wait(self._process, timeout_s)
+            self.close()
+        return self._answer
+
+    def _wait(self, process: subprocess.Popen[str], timeout_s: float) -> dict[str, Any]:
         try:
-            self._process.wait(max(timeout_s, 0.0))
+            process.wait(max(timeout_s, 0.0))
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
             return {"kind": "unreachable", "says": f"no answer in {timeout_s:.1f} s"}
         self._said.seek(0)
         try:
@@ -138,6 +141,14 @@ class Probe:
         except ValueError:
             return {"kind": "odd", "says": "ccxt could not be asked"}
         return found if isinstance(found, dict) else {}
+
+    def close(self) -> None:
+        """Wait for nothing more."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._said.close()
+            self._process = None
 
     def embedded(self) -> dict[str, Any]:
         """Return what the embedded exchange answers when it is asked for its time."""

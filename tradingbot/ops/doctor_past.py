@@ -21,13 +21,14 @@ from tradingbot.ops.doctor_patient import UNMENDED, Patient, number, rows
 if TYPE_CHECKING:
     from tradingbot.services.memory import Recovered
 
-__all__ = ["absurd_anchors", "anchors", "read_anchors", "unexpected_triggers", "warm_start"]
+__all__ = ["absurd_anchors", "anchors", "read_anchors", "unexpected_triggers", "warm_start", "windows_by_ticks"]
 
 ANCHORS = "anchors/anchors.json"
 MAX_BYTES = 64_000_000
 ABSURD_PCT = 25.0  # that an anchor stands from the last price
 FUTURE_MS = 60_000
 SLOW_MS = 2_000.0
+SNAPSHOTS = 2_000  # of the newest, in which every symbol of a bot stands
 RECOMPUTED_S = 0.8  # for each of two starts
 NEWEST = 50  # triggers that are looked at
 ALONE_PCT = 0.5  # by which a tick stands out from those around it
@@ -196,35 +197,87 @@ def _recomputed(patient: Patient) -> Finding:
             fix,
             "warmstart",
         )
-    different = {}
+    if not patient.setting("FEATURE_PERSIST_STREAMS"):
+        return Finding(
+            name, Verdict.NOT_APPLICABLE, "ticks are not recorded: windows are in the checkpoint alone", evidence
+        )
+    different: dict[str, Any] = {}
     compared = 0
     for symbol, state in warm.engine.states.items():
         other = cold.engine.states.get(symbol)
-        if other is None or state.fresh or other.fresh or symbol in warm.cold or symbol in cold.cold:
-            continue
-        if state.ts_ms != other.ts_ms:  # the bot wrote meanwhile
+        if other is None or state.fresh or other.fresh or state.ts_ms != other.ts_ms:  # cold, or it ticked meanwhile
             continue
         compared += 1
         pair = tuple((each.window.peak, each.window.trough) for each in (state, other))
         if pair[0] != pair[1]:
             different[symbol] = [list(pair[0]), list(pair[1])]
-    evidence["different"] = different
-    if different and not patient.setting("FEATURE_PERSIST_STREAMS"):
-        return Finding(
-            name, Verdict.NOT_APPLICABLE, "ticks are not recorded: windows are in the checkpoint alone", evidence
-        )
+    shown, looked = windows_by_ticks(patient)
+    different |= shown
+    evidence |= {"different": different, "compared": compared, "snapshots": looked}
     if different:
         symbol, (ours, theirs) = next(iter(different.items()))
         says = (
-            f"{len(different)} of {compared} windows are others by the checkpoint than by the recorded ticks: {symbol} "
-            f"{ours[1]:g} .. {ours[0]:g}, and {theirs[1]:g} .. {theirs[0]:g}"
+            f"{len(different)} windows are others than the recorded ticks make them: {symbol} "
+            f"{ours[1]:g} .. {ours[0]:g}, by its ticks {theirs[1]:g} .. {theirs[0]:g}"
         )
         fix = "tradingbot fsck shows what is missing; tradingbot rollback warmstart --restart begins without the past"
         return Finding(name, Verdict.FAILED, says, evidence, fix, "warmstart")
     if not compared:
         return Finding(name, Verdict.OK, f"took {took_s * 1000:.0f} ms; every symbol would begin anew", evidence)
-    says = f"took {took_s * 1000:.0f} ms; {compared} windows by checkpoint and by recorded ticks are the same"
+    says = f"took {took_s * 1000:.0f} ms; windows by checkpoint and by recorded ticks are the same ({compared} symbols)"
     return Finding(name, Verdict.OK, says, evidence)
+
+
+def windows_by_ticks(patient: Patient) -> tuple[dict[str, list[list[float]]], int]:
+    """Return the windows that the bot showed last and its recorded ticks do not make, and how many were looked at.
+
+    Each is peak and trough (quote), as shown and by the ticks; where a session or a reset began the window anew, only
+    the ticks since then count. Symbols for which there is no time are left out.
+    """
+    from tradingbot.io.streams import JOURNAL, Stream
+    from tradingbot.ops.history import History
+
+    history, end_s = History(patient.state_dir), time.monotonic() + LOOK_S
+    lookback_ms = int(number(patient.setting("WINDOW_LOOKBACK_S"), 0) * 1000)
+    newest: dict[str, dict[str, Any]] = {}
+    for each in islice(history.newest(Stream.SNAPSHOTS), SNAPSHOTS):
+        newest.setdefault(each.record["symbol"], each.record)
+    begun: dict[str, int] = {}
+    oldest_ms = min((record["ts_ms"] for record in newest.values()), default=0) - lookback_ms
+    for each in history.newest(JOURNAL):
+        record = each.record
+        if record["ts_ms"] < oldest_ms:
+            break
+        if record.get("type") == "settings":
+            chosen = record.get("settings")
+            if not isinstance(chosen, dict) or chosen.get("WINDOW_LOOKBACK_S") != lookback_ms / 1000:
+                return {}, 0  # another lookback: what the windows held is not told by today's
+        if record.get("type") == "anchor_reset":
+            begun.setdefault(str(record.get("symbol")), record["ts_ms"])
+    found, looked = {}, 0
+    for symbol, shown in newest.items():
+        if time.monotonic() > end_s:
+            break
+        lasts: list[float] = []
+        since: list[float] = []  # of the session that showed it: where it began the window anew
+        for each in history.ticks_back(symbol, shown["ts_ms"]):
+            record = each.record
+            if record["ts_ms"] <= shown["ts_ms"] - lookback_ms or record["ts_ms"] < begun.get(symbol, 0):
+                break
+            if "last" not in record:  # a gap: nobody can tell
+                lasts.clear()
+                break
+            if (record["sid"], record["seq"]) <= (shown["sid"], shown["cause"]):
+                lasts.append(record["last"])
+                since += [record["last"]] if record["sid"] == shown["sid"] else []
+        if not lasts:
+            continue
+        looked += 1
+        ours = [shown["peak"], shown["trough"]]
+        made = [[max(prices), min(prices)] for prices in (lasts, since or lasts)]
+        if ours not in made:
+            found[symbol] = [ours, made[0]]
+    return found, looked
 
 
 def _start(patient: Patient, folder: Path, with_checkpoint: bool) -> tuple[Recovered, float]:

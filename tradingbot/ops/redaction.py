@@ -5,26 +5,27 @@ from __future__ import annotations
 import base64
 import contextlib
 import getpass
-import json
+import html
 import re
 import socket
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote
 
 __all__ = ["Redactor", "secrets_of"]
 
 HIDDEN = "***"
+ESCAPES = r"\\{0,8}"  # backslashes before a character that is quoted, and that quoted again
 SHORT = 6  # characters: a shorter secret is taken out only where it stands as a word of its own
 NAMES = re.compile(r"(?i)(api_?key|secret|passw|passphrase|token|credential|private|_key$|_pat$|auth)")
 PATTERNS = (
     re.compile(
-        r"(?i)([\w-]*(?:api[-_]?key|secret|signature|passphrase|password|passwd|token|listen[-_]?key)"
-        r"\\?[\"']?\s*(?:=|:|%3D|%3A)\s*\\?[\"']?)(?!null\b|true\b|false\b|none\b|\*\*\*)([^\s\"'\\&,;}\])]+)"
+        r"(?i)((?:api[-_]?key|secret|signature|passphrase|password|passwd|token|listen[-_]?key)"
+        r"\\?[\"']?\s{0,4}(?:=|:|%3D|%3A)\s{0,4}\\?[\"']?)(?!null\b|true\b|false\b|none\b|\*\*\*)([^\s\"'\\&,;}\])]+)"
     ),
     re.compile(r"(?i)(authorization\\?[\"']?\s*[:=]\s*\\?[\"']?(?:bearer|basic)?\s*)([^\s\"'\\,;}]+)"),
-    re.compile(r"(?i)(\b(?:bearer|basic)\s+)([\w+/=.~-]{8,})"),
-    re.compile(r"(?i)(\b[a-z][a-z0-9+.-]*://)([^\s/@\"']+:[^\s/@\"']*)(?=@)"),
+    re.compile(r"(?i)(\b(?:bearer|basic)\s{1,4})([\w+/=.~-]{8,})"),
+    re.compile(r"(?i)(\b[a-z][a-z0-9+.-]{0,20}://)([^\s/@\"']{1,200}:[^\s/@\"']{0,200})(?=@)"),
 )
 
 
@@ -40,13 +41,11 @@ class Redactor:
 
     def __init__(self, secrets: Iterable[str], home: Path) -> None:
         self.count = 0
-        words: set[str] = set()
-        shorts: set[str] = set()
-        for secret in secrets:
-            for form in _forms(secret):
-                (words if len(form) >= SHORT else shorts).add(form)
-        parts = [re.escape(word) for word in sorted(words, key=len, reverse=True)]
-        parts += [rf"(?<!\w){re.escape(word)}(?!\w)" for word in sorted(shorts, key=len, reverse=True)]
+        parts = []
+        for secret in sorted(set(secrets), key=len, reverse=True):
+            spelt = "".join(map(_character, secret))
+            parts.append(spelt if len(secret) >= SHORT else rf"(?<!\w){spelt}(?!\w)")
+            parts += [re.escape(form) for form in sorted(_forms(secret), key=len, reverse=True)]
         self._secrets = re.compile("|".join(parts), re.IGNORECASE) if parts else None
         self._places = _places(home)
 
@@ -73,26 +72,38 @@ class Redactor:
         return f"{found[1]}{HIDDEN}"
 
 
+def _character(character: str) -> str:
+    """Return a pattern of one character: plain, or escaped as in JSON, Python, URLs and HTML, once or often."""
+    found = {ESCAPES + re.escape(character)}
+    if character == "\\":
+        found = {r"\\{1,8}"}
+    for each in {character, character.lower(), character.upper()}:
+        units = each.encode("utf-16-be", "surrogatepass")
+        points = [units[place : place + 2].hex() for place in range(0, len(units), 2)]
+        found.add("".join(rf"\\{{1,8}}u{point}" for point in points))
+        if len(each) == 1 and ord(each) < 256:
+            found.add(rf"\\{{1,8}}x{ord(each):02x}")
+        found.add("".join(f"%(?:25){{0,4}}{byte:02x}" for byte in each.encode("utf-8", "surrogateescape")))
+        found.add("".join(f"&#0*{ord(one)};" for one in each))
+    if html.escape(character) != character:
+        found.add(re.escape(html.escape(character)))
+    if character == " ":
+        found.add(r"\+")
+    return f"(?:{'|'.join(sorted(found, key=len, reverse=True))})"
+
+
 def _forms(secret: str) -> set[str]:
-    """Return how a secret may be spelt: plainly, in a URL, in JSON, in hexadecimal digits, and inside of base64."""
+    """Return how a secret stands as a whole in other digits: hexadecimal, and inside of base64; also backwards."""
     raw = secret.encode("utf-8", "surrogateescape")
-    forms = {
-        secret, quote(secret, safe=""), quote(secret), quote_plus(secret), json.dumps(secret)[1:-1],
-        json.dumps(secret, ensure_ascii=False)[1:-1], repr(secret)[1:-1], raw.hex(), secret[::-1],
-        quote(quote(secret, safe=""), safe=""),
-    }  # fmt: skip
+    forms = {raw.hex(), secret[::-1]}
     for encode in (base64.standard_b64encode, base64.urlsafe_b64encode):
         for shift in range(3):  # where it begins inside of something longer: what is the same whatever stands around it
             text = encode(b"\0" * shift + raw).decode().rstrip("=")
             bits = (len(raw) + shift) * 8
-            whole = text[(shift * 8 + 5) // 6 : bits // 6]
-            if len(whole) >= SHORT:
-                forms |= {whole, quote(whole, safe="")}
-        forms.add(encode(raw).decode())
-        forms.add(encode(raw).decode().rstrip("="))
-        if len(raw) >= SHORT:
-            forms.add(quote(encode(raw).decode(), safe=""))
-    return {form for form in forms if len(form) >= min(3, len(secret))}
+            forms.add(text[(shift * 8 + 5) // 6 : bits // 6])
+        forms |= {encode(raw).decode(), encode(raw).decode().rstrip("=")}
+    forms |= {quote(form, safe="") for form in forms}
+    return {form for form in forms if len(form) >= SHORT}
 
 
 def _places(home: Path) -> list[tuple[re.Pattern[str], str]]:
