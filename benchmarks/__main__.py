@@ -7,7 +7,7 @@ import platform
 import sys
 from collections.abc import Callable, Iterator
 
-from benchmarks import comparing, engine_speed, processes, proving, streams, warm, wide
+from benchmarks import archiving, comparing, engine_speed, processes, proving, streams, warm, wide
 
 BENCHMARKS: dict[str, Callable[[], Iterator[str]]] = {
     "engine": engine_speed.engine,
@@ -23,6 +23,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[str]]] = {
     "recording": proving.recording,
     "stall": proving.stall,
     "compare": comparing.comparing,
+    "archive": archiving.archive,
 }
 
 

@@ -1,7 +1,8 @@
 """Archives: a tar inside zstd with a manifest of checksums, written, read back and unpacked in bounded memory.
 
 The manifest is the last member, because it tells what was read while the others were written. Whatever is packed
-already (`.zst`) stands in a frame of its own at the fastest level, which stores it as it is.
+already (`.zst`) stands in a frame of its own at the fastest level, which stores it as it is. Behind all stands a frame
+that readers skip, for no reader of zstd tells that the end of the last frame is missing.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ _ASIDE = 1 << 21  # bytes of headers that may stand between two members: what ta
 _MAX_MANIFEST = 1 << 28
 _MAX_WINDOW = 1 << 27
 _FAST, _LEVEL = 1, 3
+_END_TEXT = b"the end of an archive of tradingbot\n"
+_END = b"\x50\x2a\x4d\x18" + len(_END_TEXT).to_bytes(4, "little") + _END_TEXT
 _DAMAGES = (
     tarfile.TarError, zstandard.ZstdError, ValueError, KeyError, TypeError, OverflowError, EOFError, RecursionError,
 )  # fmt: skip
@@ -157,6 +160,7 @@ def pack(
         end = 2 * tarfile.BLOCKSIZE
         packed.write(b"\0" * (end + -(packed.size + end) % tarfile.RECORDSIZE), _LEVEL)
         packed.end()
+        file.write(_END)
         file.flush()
         os.fsync(file.fileno())
         with contextlib.suppress(OSError):  # what is read back is to come from the disk
@@ -194,6 +198,10 @@ class _Unpacked:
     """Give tarfile an archive's bytes, and no more of them than members and their headers may take."""
 
     def __init__(self, file: IO[bytes]) -> None:
+        file.seek(max(file.seek(0, os.SEEK_END) - len(_END), 0))
+        if file.read() != _END:
+            raise ArchiveError("its end is missing")
+        file.seek(0)
         reader = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
         self._stream: Any = reader.stream_reader(file, read_across_frames=True, read_size=BLOCK)
         self.budget = 0

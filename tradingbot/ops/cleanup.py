@@ -162,11 +162,9 @@ def execute(effective: Effective, plan: Plan, progress: Progress | None = None) 
         try:
             return run.run()
         except (OSError, ArchiveError) as error:
-            said = (
-                f"{error.strerror or error}: {error.filename}"
-                if isinstance(error, OSError) and error.filename
-                else error
-            )
+            said = str(error)
+            if isinstance(error, OSError):
+                said = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
             raise CleanError(f"clean {stored.plan.id} stopped at step {run.step}: {said}; {run.became()}") from None
 
 
@@ -183,11 +181,14 @@ class _Run:
         self.step = "begin"
 
     def became(self) -> str:
-        """Say what has changed so far."""
+        """Say what has changed so far, and what the same command does next."""
         if self._gone:
             return f"{len(self._gone)} files are deleted; the same command goes on with it"
-        kept = f", the archive {self._archive} is whole" if self._archive is not None else ""
-        return f"nothing is deleted{kept}; the same command begins anew" if not kept else f"nothing is deleted{kept}"
+        if self._archive is not None:
+            return f"nothing is deleted, the archive {self._archive} is whole; the same command goes on with it"
+        if "archive" in self._stored.done:
+            return "nothing more is deleted; move that archive aside, and the same command begins anew"
+        return "nothing is deleted; the same command begins anew"
 
     def run(self) -> Report:
         """Do every step that is not done."""
