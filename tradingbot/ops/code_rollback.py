@@ -224,10 +224,9 @@ class _Run:
             write_atomic(ignore, b"*\n")
         aside = ""
         if worktree.exists():
-            with_own = ((worktree / ".git").is_file() and "worktree" in self._stored.done) or self._is_checked_out(
-                commit
-            )
-            if with_own:
+            past = past_rollbacks(self._state_dir)
+            was_whole = any(code.is_same(each.plan.code) and "worktree" in each.done for each in past)
+            if (was_whole and (worktree / ".git").is_file()) or self._is_checked_out(commit):
                 self._refuse_changed(commit)
                 return {"path": code.worktree, "says": "it is there already"}
             target = worktree.with_name(f"{worktree.name}.half-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}")

@@ -1,0 +1,405 @@
+"""`tradingbot rollback code`: a branch in a worktree of its own, tried, and put to work; git is left as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from tests.code_repos import LOCK, commit, git, real, small, write
+from tests.rollbacks import settings
+from tests.test_live import bot, call, status_of
+from tradingbot.errors import UsageError
+from tradingbot.io.state_files import StateLock
+from tradingbot.ops import code_git, code_rollback
+from tradingbot.ops.checkup import Finding, Verdict
+from tradingbot.ops.code_files import left_out_by
+from tradingbot.ops.code_git import candidates, open_checkout
+from tradingbot.ops.code_plan import plan_code
+from tradingbot.ops.code_rollback import CodeReport, CodeRollbackError, execute_code
+from tradingbot.ops.prove import prove
+from tradingbot.ops.restart import find_bot
+from tradingbot.ops.rollback_plan import Plan
+from tradingbot.ops.rollback_store import BusyError, Stored, past_rollbacks
+
+STEPS = ("begin", "commit", "worktree", "environment", "tests", "observe", "end")
+
+
+@dataclass
+class Place:
+    """Hold a home, and a small repository beside it."""
+
+    home: Path
+    repo: Path
+
+    def plan(self, rev: str = "v1", *files: str, **options: Any) -> Stored | Plan:
+        return plan_code(settings(self.home), rev, "drill", files, repo=self.repo, **options)
+
+    def run(self, rev: str = "v1", *files: str, **options: Any) -> CodeReport:
+        found = self.plan(rev, *files, **options)
+        return execute_code(settings(self.home), found if isinstance(found, Plan) else found.plan)
+
+    def command(self, *words: str, code: int = 0) -> str:
+        done = call(self.home, "rollback", "code", "--repo", str(self.repo), *words)
+        assert done.returncode == code, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stdout + done.stderr
+
+
+def well(name: str) -> Callable[..., Finding]:
+    return lambda *_: Finding(name, Verdict.OK, "well")
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """Give a small repository whose trials are taken to go well: what git is asked to do is what counts here."""
+    monkeypatch.setattr(code_rollback, "try_environment", well("environment"))
+    monkeypatch.setattr(code_rollback, "try_tests", well("tests"))
+    monkeypatch.setattr(code_rollback, "try_observe", lambda *_: (well("observe")(),))
+    (tmp_path / "home").mkdir()
+    return Place(tmp_path / "home", small(tmp_path / "repo"))
+
+
+def test_a_revision_comes_back_as_one_commit_on_top_and_nothing_else_changes(place: Place) -> None:
+    """The branch's tree is that of the tag; checkout, index, HEAD and what is not committed stay; no hook runs."""
+    hook = place.repo / ".git" / "hooks" / "post-checkout"
+    hook.write_text(f"#!/bin/sh\ntouch {place.home}/hooked\n")
+    hook.chmod(0o755)
+    write(place.repo, {"tradingbot/rule.py": "THRESHOLD = 3\n", "mine": "mine"})
+    head, status = git(place.repo, "rev-parse", "HEAD"), git(place.repo, "status", "--porcelain")
+    report = place.run()
+    branch = f"rollback-{report.plan.code.name}" if report.plan.code else ""
+    assert (report.exit_code, report.state, tuple(report.steps)) == (0, "done", STEPS)
+    assert git(place.repo, "rev-parse", f"{branch}^{{tree}}") == git(place.repo, "rev-parse", "v1^{tree}")
+    assert git(place.repo, "rev-parse", f"{branch}^") == head == git(place.repo, "rev-parse", "HEAD")
+    assert git(place.repo, "log", "-1", "--format=%s", branch) == f"Rollback {branch.removeprefix('rollback-')}: drill"
+    assert git(place.repo, "status", "--porcelain") == status
+    assert not (place.home / "hooked").exists()
+    worktree = place.home / ".rollbacks" / branch.removeprefix("rollback-")
+    assert (worktree / "tradingbot" / "rule.py").read_text() == "THRESHOLD = 1\n"
+    assert not (worktree / "tradingbot" / "newer.py").exists()
+    assert report.plan.code is not None
+    assert set(report.plan.code.dirty) == {"tradingbot/rule.py", "mine"}
+
+
+def test_the_worktree_inside_of_the_checkout_is_ignored_by_git(place: Place) -> None:
+    """A home in the checkout itself: git status is as before."""
+    place.home = place.repo / "bot"
+    place.home.mkdir()
+    (place.repo / ".git" / "info" / "exclude").write_text("bot/state/\n")
+    assert place.run().exit_code == 0
+    assert git(place.repo, "status", "--porcelain") == ""
+    assert (place.home / ".rollbacks").is_dir()
+
+
+def test_single_files_go_back_and_one_that_was_not_there_goes_with_its_tests_left_out(place: Place) -> None:
+    """On the branch only; by name, by import and by way of a helper, each with how it was found."""
+    report = place.run("v1", "rule.py", "tradingbot/newer.py")
+    code = report.plan.code
+    assert code is not None
+    assert {file.path: file.what for file in code.files} == {
+        "tradingbot/rule.py": "as then", "tradingbot/newer.py": "removed",
+    }  # fmt: skip
+    assert {each.path: each.because for each in code.left_out} == {
+        "tests/test_newer.py": "is named for tradingbot/newer.py",
+        "tests/test_direct.py": "imports tradingbot.newer, tradingbot.newer.NEWER".replace(
+            ", tradingbot.newer.NEWER", ""
+        ),
+        "tests/test_by_way.py": "imports tests.helper",
+    }
+    changed = git(place.repo, "diff", "--name-status", "HEAD", code.branch).split()
+    assert changed == ["D", "tradingbot/newer.py", "M", "tradingbot/rule.py"]
+    assert (place.repo / "tradingbot" / "newer.py").exists()
+
+
+def test_a_module_that_stays_and_imports_one_that_goes_is_named(place: Place) -> None:
+    """Before anything is done: the branch would not start."""
+    commit(place.repo, {"tradingbot/user.py": "from .newer import NEWER\n"}, "Uses it")
+    said = place.command("--to", "v1", "--files", "newer.py", "--dry-run")
+    assert "WARNING, will break    tradingbot/user.py imports tradingbot.newer: roll that back too" in said
+
+
+@pytest.mark.parametrize("name", ["-dash.py", "a\nb.py", "sp ace;$(x).py", "ü.py", "*.py"])
+def test_hostile_file_names_go_back_as_any(place: Place, name: str) -> None:
+    """A leading dash, a line's end, a pattern: each is that one file."""
+    commit(place.repo, {name: "then\n"}, "Then")
+    git(place.repo, "tag", "then")
+    commit(place.repo, {name: "now\n", "other.py": ""}, "Now")
+    report = place.run("then", name)
+    assert report.exit_code == 0
+    assert report.plan.code is not None
+    assert (Path(report.plan.code.worktree) / name).read_text() == "then\n"
+    assert len(report.plan.code.files) == 1
+    assert all(line.isprintable() for line in report.text().split("\n"))
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_at_any_step_the_same_command_goes_on(place: Place, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One branch, one commit, one rollback, whichever step was done and not recorded."""
+    record = Stored.record
+
+    class Killed(BaseException):
+        pass
+
+    def dying(self: Stored, name: str, facts: dict[str, Any]) -> None:
+        if name == step:
+            raise Killed
+        record(self, name, facts)
+
+    monkeypatch.setattr(Stored, "record", dying)
+    with pytest.raises(Killed):
+        place.run()
+    monkeypatch.setattr(Stored, "record", record)
+    assert isinstance(place.plan(), Stored)
+    report = place.run()
+    assert (report.exit_code, report.state, len(past_rollbacks(place.home / "state"))) == (0, "done", 1)
+    branch = report.plan.code.branch if report.plan.code else ""
+    assert git(place.repo, "rev-list", "--count", f"HEAD..{branch}") == "1"
+    assert git(place.repo, "worktree", "list").count("rollback-") == 1
+
+
+def test_a_worktree_that_was_left_half_made_is_moved_aside(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of it is deleted, and the branch is checked out whole."""
+    run = code_git.Git.run
+
+    def dying(self: code_git.Git, *words: str, **options: Any) -> bytes:
+        if words[:2] == ("worktree", "add"):
+            run(self, *words, **options)
+            (Path(words[-2]) / "tradingbot" / "rule.py").unlink()
+            raise KeyboardInterrupt
+        return run(self, *words, **options)
+
+    monkeypatch.setattr(code_git.Git, "run", dying)
+    with pytest.raises(KeyboardInterrupt):
+        place.run()
+    monkeypatch.setattr(code_git.Git, "run", run)
+    report = place.run()
+    assert report.exit_code == 0
+    assert (Path(report.steps["worktree"]["aside"]) / "tradingbot" / "__init__.py").exists()
+    assert report.plan.code is not None
+    assert (Path(report.plan.code.worktree) / "tradingbot" / "rule.py").exists()
+
+
+def test_a_worktree_that_somebody_has_worked_in_is_left_alone(place: Place) -> None:
+    """What would be tried is not what was asked for; it is said, and what was written stays."""
+    report = place.run()
+    assert report.plan.code is not None
+    changed = Path(report.plan.code.worktree) / "tradingbot" / "rule.py"
+    changed.write_text("MINE = 1\n")
+    with pytest.raises(CodeRollbackError, match="was changed since the rollback made it"):
+        place.run()
+    assert changed.read_text() == "MINE = 1\n"
+
+
+@pytest.mark.parametrize("step", ["environment", "tests", "observe"])
+def test_what_fails_ends_it_with_a_no_and_is_tried_again(
+    place: Place, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit 1, a report that says which step; the same command begins there."""
+    bad = Finding(step, Verdict.FAILED, "2 failed", {"log": "x"}, "read x")
+    monkeypatch.setattr(code_rollback, f"try_{step}", lambda *_: (bad,) if step == "observe" else bad)
+    report = place.run()
+    assert (report.exit_code, report.state, report.findings[-1].name) == (1, "half done", step)
+    assert report.to_record()["verdict"] == "NO"
+    assert report.text().startswith("NO  rollback")
+    assert STEPS[STEPS.index(step) - 1] in report.steps
+    monkeypatch.setattr(code_rollback, f"try_{step}", lambda *_: (well(step)(),) if step == "observe" else well(step)())
+    assert place.run().exit_code == 0
+
+
+def test_a_second_run_tries_nothing_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was found of the same branch counts, and is said to be from the first."""
+    first = place.run()
+    monkeypatch.setattr(code_rollback, "try_tests", lambda *_: pytest.fail("tried again"))
+    second = place.run()
+    assert (second.exit_code, second.steps["tests"]["from"]) == (0, first.plan.id)
+
+
+def test_a_date_is_the_last_commit_before_it(place: Place) -> None:
+    """In UTC; one before all history is said with the first."""
+    found = place.plan("2026-01-15")
+    assert isinstance(found, Plan)
+    assert found.code is not None
+    assert (found.code.found_by, found.code.commit) == ("date", git(place.repo, "rev-parse", "v1"))
+    with pytest.raises(UsageError, match="no commit before 2020-01-01 00:00 UTC"):
+        place.plan("2020-01-01")
+
+
+def test_candidates_are_tags_and_what_changed_the_package(place: Place) -> None:
+    """A commit that changed other files alone is none."""
+    commit(place.repo, {"README.md": "words"}, "Words")
+    rows = candidates(open_checkout(place.repo))
+    assert [(row.kind, row.subject) for row in rows] == [
+        ("tag", "The first one"), ("commit", "A newer one"), ("commit", "The first one"),
+    ]  # fmt: skip
+    assert "v1" in place.command("--list")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("--to", "v2"), 2, "there is no revision v2"), (("--to", "mian"), 2, "did you mean main?"),
+        (("--to=--exec=x",), 2, "is no revision"), (("--to", ""), 2, "is no revision"), ((), 2, "takes --to REV"),
+        (("--to", "v1", "--files", "rul.py"), 2, "did you mean tradingbot/rule.py"),
+        (("--to", "v1", "--name", "../x"), 2, "is no name of a branch"),
+        (("--to", "v1", "--deploy"), 3, "no bot is running on"),
+        (("--to", "v1", "--test-args", "'"), 2, "--test-args cannot be split"),
+        (("--to", "v1", "--into", "{repo}"), 2, "is the checkout itself"),
+        (("--to", "v1", "--into", "{repo}/tests"), 2, "holds files that git tracks"),
+        (("--to", "v1", "--restart"), 2, "rollback code has --deploy"),
+    ],
+)  # fmt: skip
+def test_wrong_words_are_one_line(place: Place, words: tuple[str, ...], code: int, said: str) -> None:
+    """The line says what would be right, and nothing was done."""
+    text = place.command(*(word.replace("{repo}", str(place.repo)) for word in words), code=code)
+    assert said in text
+    assert text.count("\n") == 1
+    assert not (place.home / ".rollbacks").exists()
+
+
+def test_what_is_no_baseline_is_refused_in_one_line(place: Place, tmp_path: Path) -> None:
+    """No checkout, no history, no package, a shallow one, no lock file, an older layout, a branch that is taken."""
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UsageError, match="in no git checkout"):
+        plan_code(settings(place.home), "v1", repo=tmp_path / "none")
+    git(tmp_path / "none", "init", "--quiet")
+    with pytest.raises(UsageError, match="has no history"):
+        plan_code(settings(place.home), "v1", repo=tmp_path / "none")
+    commit(tmp_path / "none", {"x": ""}, "x")
+    with pytest.raises(UsageError, match="is no checkout of tradingbot"):
+        plan_code(settings(place.home), "v1", repo=tmp_path / "none")
+    git(tmp_path, "clone", "--quiet", "--depth", "1", "--no-tags", place.repo.as_uri(), "shallow")
+    with pytest.raises(UsageError, match="git fetch --unshallow"):
+        plan_code(settings(place.home), "v1", repo=tmp_path / "shallow")
+    git(place.repo, "branch", "rollback-x")
+    with pytest.raises(UsageError, match="and is something else"):
+        place.plan(name="x")
+    bare = commit(place.repo, {"requirements-dev.txt": None}, "Without a lock")
+    old = commit(place.repo, {"requirements-dev.txt": LOCK, "tradingbot/__main__.py": None}, "Old")
+    with pytest.raises(UsageError, match="without a lock file"):
+        place.plan(bare)
+    with pytest.raises(UsageError, match="another layout"):
+        place.plan(old)
+
+
+def test_without_git_it_says_what_to_install(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the environment's GIT_ variables lead it nowhere else."""
+    monkeypatch.setenv("GIT_DIR", str(place.home))
+    assert isinstance(place.plan(), Plan)
+    monkeypatch.setenv("PATH", str(place.home))
+    with pytest.raises(UsageError, match="git is not installed"):
+        place.plan()
+
+
+def test_where_git_knows_nobody_the_commit_says_who_asked(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine on which nobody ever committed can roll back."""
+    monkeypatch.setenv("HOME", str(place.home))
+    monkeypatch.setattr(code_git, "QUIET", (*code_git.QUIET, "-c", "user.name=", "-c", "user.email="))
+    report = place.run()
+    branch = report.plan.code.branch if report.plan.code else ""
+    assert git(place.repo, "log", "-1", "--format=%an %ae", branch).endswith(
+        "by tradingbot rollback rollback@localhost"
+    )
+
+
+def test_a_terminal_and_a_file_are_asked_for_nothing_they_cannot_show(place: Place) -> None:
+    """A subject with escapes is shown without them."""
+    commit(place.repo, {"tradingbot/rule.py": "X = 1\n"}, "Red \x1b[31m subject")
+    for words in (("--list",), ("--to", "HEAD", "--dry-run")):
+        assert "\x1b" not in place.command(*words)
+
+
+def test_a_second_one_waits_for_nobody_and_flags_can_be_rolled_back_meanwhile(place: Place) -> None:
+    """A rollback by code takes minutes; that of a flag must not wait for it."""
+    folder = place.home / "state" / "rollbacks"
+    folder.mkdir(parents=True)
+    with StateLock(folder, 1, "code.lock"):
+        with pytest.raises(BusyError):
+            place.run()
+        assert call(place.home, "rollback", "retry", "--yes", "--why", "x").returncode == 0
+    listed = place.command("--to", "v1", "--dry-run")
+    assert "found as a tag" in listed
+
+
+def test_tests_that_rest_on_nothing_that_goes_are_all_run(place: Place) -> None:
+    """A file that is only changed leaves no test out: they are to judge it."""
+    found = place.plan("v1", "tradingbot/rule.py")
+    assert isinstance(found, Plan)
+    assert found.code is not None
+    assert left_out_by(open_checkout(place.repo), found.code.commit, found.code.files) == ((), ())
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a repository of this very package."""
+    return real(tmp_path_factory.mktemp("package") / "repo")
+
+
+def test_this_package_goes_back_is_put_to_work_and_comes_back(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Built from its lock, tested, watched; in the running bot's place on the same home, and the old one again; proved."""
+    monkeypatch.setenv("TRADINGBOT_API_KEY", "secret-key")
+    place, words = Place(tmp_path, package), ("--set", "EMBEDDED_SYMBOLS=2", "--set", "HEARTBEAT_S=1")
+    asked = (
+        "--to",
+        "v1",
+        "--files",
+        "market/newer.py",
+        "--test-args",
+        "tests",
+        "--observe",
+        "8",
+        "--yes",
+        "--why",
+        "x",
+    )
+    with bot(tmp_path, *words) as process:
+        sid = status_of(tmp_path)["bot"]["sid"]
+        done = call_long(place, *asked, "--json")
+        found = {each["name"]: each for each in done["report"]["findings"]}
+        assert {name: each["verdict"] for name, each in found.items()} == dict.fromkeys(
+            ("environment", "tests", "observe", "prove"), "ok"
+        )
+        assert found["tests"]["evidence"]["left_out"] == [
+            "tests/test_newer.py: is named for tradingbot/market/newer.py"
+        ] or (found["tests"]["evidence"]["left_out"] == ["tests/test_newer.py: imports tradingbot.market.newer"])
+        assert status_of(tmp_path)["bot"]["sid"] == sid
+        done = call_long(place, *asked, "--deploy", "--json")
+        after = status_of(tmp_path)["bot"]
+        try:
+            assert done["report"]["verdict"] == "GO"
+            assert process.wait(20) == 0
+            assert after["sid"] > sid
+            command_line = Path(f"/proc/{after['pid']}/cmdline").read_bytes().split(b"\0")
+            assert command_line[0].endswith(b"/.venv/bin/python")
+            assert b".rollbacks" in command_line[0]
+            assert status_of(tmp_path)["warm_start"]["kind"] == "warm"
+            for path in (tmp_path / "state" / "rollbacks").rglob("*.json*"):
+                assert b"secret-key" not in path.read_bytes()
+            undone = call(tmp_path, "rollback", "--undo", done["report"]["id"], "--yes", "--why", "y", "--json")
+            assert undone.returncode == 0, undone.stderr
+            back = find_bot(tmp_path / "state")
+            assert (back.is_running, back.sid > after["sid"]) == (True, True)
+            assert b".rollbacks" not in Path(f"/proc/{back.pid}/cmdline").read_bytes()
+            assert b"secret-key" in Path(f"/proc/{back.pid}/environ").read_bytes()
+        finally:
+            call(tmp_path, "stop")
+    assert prove(tmp_path / "state").exit_code == 0
+    assert [each.state for each in past_rollbacks(tmp_path / "state")] == ["done", "undone", "done"]
+
+
+def call_long(place: Place, *words: str) -> dict[str, Any]:
+    import subprocess
+
+    from tests.test_live import command
+
+    line = command(place.home, "rollback", "code", "--repo", str(place.repo), *words)
+    done = subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found: dict[str, Any] = orjson.loads(done.stdout)
+    return found
