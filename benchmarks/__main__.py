@@ -7,7 +7,7 @@ import platform
 import sys
 from collections.abc import Callable, Iterator
 
-from benchmarks import archiving, comparing, engine_speed, processes, proving, streams, warm, wide
+from benchmarks import archiving, comparing, engine_speed, processes, proving, streams, verifying, warm, wide
 
 BENCHMARKS: dict[str, Callable[[], Iterator[str]]] = {
     "engine": engine_speed.engine,
@@ -24,6 +24,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[str]]] = {
     "stall": proving.stall,
     "compare": comparing.comparing,
     "archive": archiving.archive,
+    "verify": verifying.verifying,
 }
 
 

@@ -39,11 +39,12 @@ def test_after_a_rollback_every_point_of_the_checklist_holds_and_a_fault_is_name
         assert call(tmp_path, "rollback", "all", "--restart", "--yes", "--why", "odd triggers").returncode == 0
         found = verified(tmp_path, 0)
         assert {name: found[name]["verdict"] for name in NINE} == NINE
-        assert all(flag in found["flags as intended"]["says"] for flag in FLAGS)
+        assert "all off, observing" in found["flags as intended"]["says"]
+        assert not any(found["flags as intended"]["evidence"]["running"][flag] for flag in FLAGS)
         assert "legacy_peak" in found["a trigger fires"]["says"]
         assert "off, and they stand still" in found["streams as the flags say"]["says"]
         assert "tradingbot clean" in found["data left behind"]["says"]
-        assert re.search(r"ticks [\d.]+ MB", found["data left behind"]["says"])
+        assert re.search(r"ticks [\d.]+ .B", found["data left behind"]["says"])
 
         (folder,) = (tmp_path / "state" / "rollbacks").glob("*/backup")
         copy = (folder / "checkpoint.json").read_bytes()

@@ -128,7 +128,7 @@ def flags_as_intended(scene: Scene) -> Finding:
     except SettingsError as error:
         return Finding(FLAGS_AS_INTENDED, Verdict.FAILED, str(error), {}, "tradingbot rollback PROFILE writes it anew")
     off = [name for name in FLAGS if not wanted[name][0]]
-    words = f"off: {', '.join(off)}" if off else "all on"
+    words = "all off" if len(off) == len(FLAGS) else f"off: {', '.join(off)}" if off else "all on"
     evidence: dict[str, Any] = {
         "intended": {name: {"value": value, "source": where} for name, (value, where) in wanted.items()}
     }
@@ -394,6 +394,10 @@ def what_is_left(scene: Scene) -> Finding:
     evidence: Mapping[str, Any] = {"off": off, "bytes": found}
     if not found:
         return Finding(LEFT_BEHIND, Verdict.OK, f"{', '.join(off)} off, and nothing left of it", dict(evidence))
-    named = ", ".join(f"{Path(path).relative_to(scene.state_dir)} {size / 1e6:,.1f} MB" for path, size in found.items())
-    says = f"{sum(found.values()) / 1e6:,.1f} MB lie unused until an undo, or {CLEAN}: {named}"
+    named = ", ".join(f"{Path(path).relative_to(scene.state_dir)} {_bytes(size)}" for path, size in found.items())
+    says = f"{_bytes(sum(found.values()))} lie unused until an undo, or {CLEAN}: {named}"
     return Finding(LEFT_BEHIND, Verdict.OK, says, dict(evidence), CLEAN)
+
+
+def _bytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size / 1e3:,.1f} kB"
