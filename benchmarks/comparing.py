@@ -11,10 +11,11 @@ from pathlib import Path
 
 from tradingbot.config import make_settings
 from tradingbot.engine.engine import Engine
-from tradingbot.io.checkpoints import checkpoint_lines
+from tradingbot.io.checkpoints import checkpoint_texts
 from tradingbot.io.jsonl import RotatingJSONLWriter
+from tradingbot.io.lines import close_line
 from tradingbot.io.segments import series_of
-from tradingbot.io.streams import FOLDERS, JOURNAL, Stream, lead_of, tick_line
+from tradingbot.io.streams import FOLDERS, JOURNAL, Stream, lead_of, tick_json
 from tradingbot.market.ticker import Ticker
 from tradingbot.ops.compare import compare
 
@@ -44,14 +45,14 @@ def _record(state: Path) -> None:
     lead, seq = lead_of("s"), 0
     with closing(RotatingJSONLWriter(state / FOLDERS[JOURNAL], JOURNAL.value, 50_000_000)) as writer:
         start = {"version": "", "exchange": "benchmark", "settings": {}, "sources": {}, "start": {}}
-        for line in checkpoint_lines("s", T, "session_start", Engine(make_settings({})), **start):
-            writer.write(T, line)
+        for line in checkpoint_texts("s", T, "session_start", Engine(make_settings({})), **start):
+            writer.write(T, close_line(line))
     writers: dict[str, RotatingJSONLWriter] = {}
     for batch in _ticks():
         lines: dict[str, list[bytes]] = {}
         for ticker in batch:
             seq += 1
-            lines.setdefault(ticker.symbol, []).append(tick_line(lead, "s", seq, ticker))
+            lines.setdefault(ticker.symbol, []).append(close_line(tick_json(lead, "s", seq, ticker)))
         for symbol, own in lines.items():
             if symbol not in writers:
                 writers[symbol] = RotatingJSONLWriter(state / FOLDERS[Stream.TICKS], series_of(symbol), 50_000_000)

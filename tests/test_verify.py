@@ -26,6 +26,7 @@ from tradingbot.config import FLAGS, make_settings
 from tradingbot.engine.events import SettingsChanged
 from tradingbot.io.lines import decode, encode
 from tradingbot.io.override_file import CLEAR
+from tradingbot.ops import inputs
 from tradingbot.ops import monitor as monitoring
 from tradingbot.ops import verify as verifying
 from tradingbot.ops import verify_checks as checks
@@ -37,6 +38,7 @@ from tradingbot.ops.recompute import recompute
 from tradingbot.ops.scene import Look, Scene, look_at
 from tradingbot.ops.scratch import Scratch, Tried
 from tradingbot.ops.verify import CHECKLIST, VerifyReport, verify
+from tradingbot.ops.verify_start import STARTED, started
 
 LIVELY = ("--set", "EMBEDDED_SPEED=30", "--set", "EMBEDDED_SYMBOLS=3", "--set", "DROP_TRIGGER_VALUE=0.998")
 OK, WARNING, FAILED, NOT_APPLICABLE = Verdict.OK, Verdict.WARNING, Verdict.FAILED, Verdict.NOT_APPLICABLE
@@ -145,7 +147,7 @@ def test_killed_by_its_switch_is_said_and_is_no_failure(running: tuple[Path, sub
     home, process = running
     call(home, "kill", "--why", "odd prices")
     wait_for(lambda: status_of(home)["bot"]["state"] == "killed", process)
-    finding = checks.started(look_at(settings(home)))
+    finding = started(look_at(settings(home)))
     call(home, "arm")
     wait_for(lambda: status_of(home)["bot"]["state"] == "running", process)
     assert finding.verdict is WARNING
@@ -212,7 +214,7 @@ def test_a_hanging_bot_an_error_and_a_restart_are_violations(
         monitor.run()
     assert "it hangs" in monitor.finding().says
     assert monitor.finding().verdict is FAILED
-    wait_for(lambda: checks.started(look_at(settings(home))).verdict is OK, process)
+    wait_for(lambda: started(look_at(settings(home))).verdict is OK, process)
     monkeypatch.setattr(monitoring, "HUNG_S", 10.0)
 
     monitor = Monitor(look_at(settings(home)), 30.0)
@@ -220,7 +222,7 @@ def test_a_hanging_bot_an_error_and_a_restart_are_violations(
     (home / "state" / "requests" / "1.json").write_text("{")
     monitor.run()
     assert "ERROR at " in monitor.finding().says
-    finding = checks.started(look_at(settings(home)))
+    finding = started(look_at(settings(home)))
     assert (finding.verdict, "set aside as .bad" in finding.says) == (FAILED, True)
 
     scene = look_at(settings(home))
@@ -228,7 +230,7 @@ def test_a_hanging_bot_an_error_and_a_restart_are_violations(
     assert call(home, "restart", "--yes", "--why", "drill").returncode == 0
     monitor.run()
     assert "it was restarted" in monitor.finding().says
-    assert checks.started(look_at(settings(home))).verdict is OK  # another session, without that error
+    assert started(look_at(settings(home))).verdict is OK  # another session, without that error
 
 
 def test_a_disk_that_takes_no_more_is_no_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,7 +244,7 @@ def test_a_disk_that_takes_no_more_is_no_go(tmp_path: Path, monkeypatch: pytest.
         finding = record.streams(scene)
         assert (finding.verdict, finding.profile) == (FAILED, "persistence")
         assert "cannot be written: ticks" in finding.says
-        assert "degraded" in checks.started(scene).says
+        assert "degraded" in started(scene).says
         process.kill()
         process.wait()
         report = verify(settings(tmp_path), last_min=1)
@@ -288,7 +290,7 @@ def test_a_bot_that_the_exchange_holds_back_is_go_and_that_is_said(
             finally:
                 process.kill()
     assert_go(report)
-    assert {found(report)[name] for name in (checks.STARTED, checks.DATA)} == {WARNING}
+    assert {found(report)[name] for name in (STARTED, checks.DATA)} == {WARNING}
     assert "the exchange wants to be left alone" in report.text()
 
 
@@ -438,7 +440,7 @@ def test_errors_of_the_log_count_unless_a_later_line_says_that_they_are_over(
     text = "\n".join(line if line.startswith("Trace") else now + line for line in lines.splitlines())
     (tmp_path / "logs" / "trading_bot_19700101.log").write_text(f"{old}{now}INFO x\n{text}\n")
     with holding(tmp_path):
-        finding = checks.started(look_at(settings(tmp_path)))
+        finding = started(look_at(settings(tmp_path)))
     assert (finding.verdict, words in finding.says) == (verdict, True), finding
 
 
@@ -448,7 +450,7 @@ def test_an_error_that_only_the_status_tells_counts_too(tmp_path: Path) -> None:
         path = tmp_path / "state" / "status.json"
         told = orjson.loads(path.read_bytes()) | {"errors": [{"time_ms": 1, "level": "ERROR", "text": "no room"}]}
         path.write_bytes(orjson.dumps(told))
-        assert "no room" in checks.started(look_at(settings(tmp_path))).says
+        assert "no room" in started(look_at(settings(tmp_path))).says
 
 
 def test_copies_of_the_last_rollback_are_read(tmp_path: Path) -> None:
@@ -558,3 +560,26 @@ def test_the_own_tests_run_without_secrets_and_without_what_is_off(
     assert find_checkout(tmp_path / "nowhere" / "tradingbot") is None
     assert own_tests(None, []).verdict is NOT_APPLICABLE
     assert find_checkout() == Path(sys.modules["tradingbot"].__file__ or "").parents[1]
+
+
+def test_what_comes_while_the_journal_is_read_is_another_proofs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trigger and ticks behind it, recorded between the reading of journal and ticks, are no difference."""
+    past = Past(tmp_path / "state")
+    past.feed(*((second, 100.0) for second in range(5)))
+    past.recorder.checkpoint()
+    past.feed(*((second, 100.0) for second in range(5, 10)))
+    past.writer.run(lambda: None)
+    read = inputs._journal
+
+    def slow(*words: Any) -> Any:
+        told = read(*words)
+        past.feed((10, 98.0), (11, 98.0), (12, 98.1), (13, 100.0), (14, 98.0), (15, 98.1))
+        past.writer.run(lambda: None)
+        return told
+
+    monkeypatch.setattr(inputs, "_journal", slow)
+    finding = record.proved(look_at(settings(tmp_path), 0.0))
+    assert (finding.verdict, finding.evidence["inputs"]) == (OK, 5), finding
+    past.close()

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import struct
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,7 +29,7 @@ from tradingbot.io.segments import Segment, list_segments, names_by_series
 from tradingbot.io.streams import FOLDERS, Stream
 from tradingbot.market.ticker import Ticker
 
-__all__ = ["Gap", "TickFiles", "TickRecord", "newest_ms"]
+__all__ = ["Gap", "TickFiles", "TickRecord", "newest_ms", "tick_ends"]
 
 _BLOCK_BYTES = 1 << 18  # of text that are decoded at a time, for all series together at most:
 _ALL_BYTES = 1 << 24
@@ -98,15 +98,21 @@ class TickFiles:
     `order` names the sessions in the order in which they were recorded; with `after`, a session and a number, reading
     begins behind these. What the files hold is taken as it is when they are listed, so that a bot may go on writing:
     of the newest segment of a series the end may be torn, and a segment may be sealed or deleted meanwhile. Memory is
-    bounded by blocks of each series. `gaps` are those met so far, by session; `strangers` counts ticks of sessions that
+    bounded by blocks of each series. `ends` is how far segments are read that are not sealed. `gaps` are those met
+    so far, by session; `strangers` counts ticks of sessions that
     `order` does not name, `disordered` those that stand behind a later number of their session.
     """
 
     def __init__(
-        self, state_dir: Path, order: Sequence[str], report: ReadReport, after: tuple[str, int] | None = None
+        self,
+        state_dir: Path,
+        order: Sequence[str],
+        report: ReadReport,
+        after: tuple[str, int] | None = None,
+        ends: Mapping[str, int] | None = None,
     ) -> None:
         self._places = {sid: place for place, sid in enumerate(order)}
-        self._report, self._after = report, after
+        self._report, self._after, self._ends = report, after, ends
         self.gaps: dict[str, list[Gap]] = {}
         self.strangers: Counter[str] = Counter()
         self.disordered: Counter[str] = Counter()
@@ -194,6 +200,8 @@ class TickFiles:
                 end = None if segment.sealed else segment.path.stat().st_size
                 if self._after is not None:
                     start = start_of(segment.path, self._is_late)
+                if end is not None and self._ends is not None:
+                    end = max(min(end, self._ends.get(segment.path.name, 0)), start or 0)
             pieces.append(_Piece(segment.path, start or 0, end, segment is segments[-1]))
             if start is not None:
                 break
@@ -255,6 +263,17 @@ class TickFiles:
             self._report.records -= 1
             notes.note(Place(path, first and first + place, damage))
         return records
+
+
+def tick_ends(state_dir: Path) -> dict[str, int]:
+    """Return how long the segments of ticks are that are not sealed, by name: what comes later is another look's."""
+    folder = state_dir / FOLDERS[Stream.TICKS]
+    ends = {}
+    for segment in list_segments(folder) if folder.is_dir() else ():
+        with contextlib.suppress(OSError):  # sealed meanwhile
+            if not segment.sealed:
+                ends[segment.path.name] = segment.path.stat().st_size
+    return ends
 
 
 def newest_ms(state_dir: Path) -> int | None:

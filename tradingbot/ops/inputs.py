@@ -14,7 +14,7 @@ from tradingbot.io.checkpoints import PART, joined
 from tradingbot.io.jsonl import ReadReport, read_jsonl, read_jsonl_tail
 from tradingbot.io.segments import list_segments, load_sessions
 from tradingbot.io.streams import FOLDERS, JOURNAL
-from tradingbot.io.tick_files import TickFiles, TickRecord, newest_ms
+from tradingbot.io.tick_files import TickFiles, TickRecord, newest_ms, tick_ends
 
 __all__ = [
     "CAUGHT_UP", "INPUTS", "NEVER", "OFF_WHYS", "OUTPUTS", "Numbered", "Progress", "Record", "RecordedInputs",
@@ -100,6 +100,7 @@ class RecordedInputs:
     """
 
     def __init__(self, state_dir: Path, report: ReadReport, last_min: float | None = None) -> None:
+        ends = tick_ends(state_dir)  # no tick is read whose answer came after the journal was
         records, order, self._newest = _journal(state_dir, report, last_min)
         first = next(records, None)
         if first is None:
@@ -107,7 +108,7 @@ class RecordedInputs:
         self._report, self._records = report, itertools.chain([first], records)
         self._begins = None if last_min is None or first.get("checkpoint") is None else first["checkpoint"]["seq"]
         after = None if self._begins is None else (first["sid"], self._begins)
-        self.ticks = TickFiles(state_dir, order, report, after)
+        self.ticks = TickFiles(state_dir, order, report, after, ends)
 
     def sessions(self) -> Iterator[SessionInputs]:
         """Yield the sessions in order; each is to be read before the next one."""

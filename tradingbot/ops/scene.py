@@ -37,14 +37,12 @@ class Look:
     @property
     def bot(self) -> Mapping[str, Any]:
         """Return what the bot says of itself."""
-        found: Mapping[str, Any] = self.status.get("bot", {})
-        return found
+        return _table(self.status.get("bot"))
 
     @property
     def data(self) -> Mapping[str, Any]:
         """Return what the bot says of its market data."""
-        found: Mapping[str, Any] = self.status.get("data", {})
-        return found
+        return _table(self.status.get("data"))
 
     @property
     def ticks(self) -> int:
@@ -163,6 +161,10 @@ def behind(state_dir: Path, sid: str) -> tuple[Settings | None, Mapping[str, Any
         return (None if values is None else make_settings(values)), start
     except SettingsError:
         return None, start
+
+
+def _table(found: Any) -> Mapping[str, Any]:
+    return found if isinstance(found, dict) else {}
 
 
 def _open_sizes(state_dir: Path) -> dict[Stream, dict[str, int]]:

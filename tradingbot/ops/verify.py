@@ -29,6 +29,7 @@ from tradingbot.ops.monitor import MONITORED, Monitor
 from tradingbot.ops.own_tests import TESTS, find_checkout, own_tests
 from tradingbot.ops.scene import Scene, look_at
 from tradingbot.ops.scratch import Scratch
+from tradingbot.ops.verify_start import STARTED, started
 
 __all__ = ["CHECKLIST", "FOLDER", "VerifyReport", "verify"]
 
@@ -37,7 +38,7 @@ KEPT = 500  # reports
 GO, NO_GO = "GO", "NO-GO"
 INTERRUPTED = 130
 CHECKLIST = (
-    checks.SETTINGS_BACKED_UP, checks.FLAGS_AS_INTENDED, checks.STARTED, checks.DATA, record.CALCULATION,
+    checks.SETTINGS_BACKED_UP, checks.FLAGS_AS_INTENDED, STARTED, checks.DATA, record.CALCULATION,
     record.TRIGGER, record.NO_ORDER, record.STREAMS, record.PROVED, record.GROWTH, checks.LEFT_BEHIND, TESTS, MONITORED,
 )  # fmt: skip
 """The checks in the order of the report; the last two where they are asked for."""
@@ -187,7 +188,7 @@ def _findings(scene: Scene, tests: bool, monitor_s: float, progress: Progress | 
             (record.GROWTH, lambda: record.growth(scene)),
             (checks.LEFT_BEHIND, lambda: checks.what_is_left(scene)),
             (record.TRIGGER, trigger),
-            (checks.STARTED, lambda: checks.started(scene)),
+            (STARTED, lambda: started(scene)),
         ]
         yield from run_checks(made)
     if tests:

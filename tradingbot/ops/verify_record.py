@@ -300,7 +300,14 @@ def _grown(first: Look, look: Look) -> set[str]:
 
 
 def proved(scene: Scene, progress: Progress | None = None) -> Finding:
-    """Run the last minutes of the record through the engine again."""
+    """Run the last minutes of the record through the engine again; what a bot is just sealing is looked at twice."""
+    finding = _proved(scene, progress)
+    if finding.verdict is Verdict.FAILED and scene.bot.is_running:
+        finding = _proved(scene, progress)
+    return finding
+
+
+def _proved(scene: Scene, progress: Progress | None) -> Finding:
     try:
         proof = prove(scene.state_dir, progress, scene.last_min)
     except UsageError as error:
