@@ -178,10 +178,9 @@ def test_plain_papermill_and_nbmake_fail_where_a_cell_fails(tmp_path: Path) -> N
         "sync_group": made(
             tmp_path / "sync_group.ipynb", "raise ExceptionGroup('two', [ValueError('a'), OSError('b')])"
         ),
-        "passes": made(tmp_path / "passes.ipynb", "print(1)"),
     }
     done = tool(ROOT, tmp_path, "pytest", "-p", "no:cacheprovider", "--nbmake", *map(str, notebooks.values()))
-    assert "2 failed, 1 passed" in done.stdout, done.stdout
+    assert "2 failed in" in done.stdout, done.stdout
     assert done.returncode == 1
     done = tool(
         tmp_path, tmp_path, "papermill", "--no-progress-bar", str(notebooks["group"]), str(tmp_path / "out.ipynb")

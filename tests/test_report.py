@@ -87,7 +87,7 @@ CELLS: dict[str, tuple[str, ...]] = {
 }
 WORDS: dict[str, tuple[str, ...]] = {
     "passes": ("-p", "n=3", "-p", "label=it's {x}\"", "-p", "ratio=0.5", "-p", "dry=false", "-p", "values=0.9,1"),
-    "forever": ("--timeout", "20"),
+    "forever": ("--timeout", "25"),
 }
 
 
@@ -199,7 +199,7 @@ def test_a_kernel_is_given_no_credentials(runs: dict[str, Run]) -> None:
         ("refused", 1, "failed", "UsageError: there is no state directory x in cell 5 of 6"),
         ("exits", 1, "incomplete", "the kernel died in cell 5 of 7 under 'The part that matters'"),
         ("is_killed", 1, "incomplete", "the kernel died in cell 5 of 7"),
-        ("forever", 124, "incomplete", "stopped at the time limit of 20 s in cell 5 of 7"),
+        ("forever", 124, "incomplete", "stopped at the time limit of 25 s in cell 5 of 7"),
         ("hostile", 1, "failed", "ValueError: <script>alert(1)</script>"),
         ("floods", 0, "passed", "1 check: 1 ok"),
     ],

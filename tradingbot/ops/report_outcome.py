@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from tradingbot.io.state_files import write_atomic
+from tradingbot.ops.findings import counted
 from tradingbot.ops.notebooks import Notebook, import_nbformat
 from tradingbot.ops.report_index import ENDINGS, Report, write_record
-from tradingbot.ops.report_page import BANNER_TAG, FINDINGS_TYPE, plain, report_html
+from tradingbot.ops.report_page import BANNER_TAG, FINDINGS_TYPE, VERDICTS, joined, plain, report_html
 from tradingbot.ops.report_process import Outcome
 
 __all__ = ["EXIT_CODES", "conclude_report"]
@@ -41,6 +42,9 @@ def conclude_report(folder: Path, report: Report, notebook: Notebook | None, out
         executed = nbformat.reads(json.dumps(content), 4)
         outcome = replace(outcome, cell=None)
     executed.cells = [cell for cell in executed.cells if PAPERMILL_TAG not in cell.metadata.get("tags", [])]
+    for cell in executed.cells:
+        if cell.cell_type == "code":
+            cell.outputs = joined(cell.outputs)
     report = _judged(report, executed, outcome)
     tail = "" if report.verdict in ("passed", "failed") else "_incomplete"
     report = replace(report, files={"notebook": f"{report.stem}{tail}.ipynb", "page": f"{report.stem}{tail}.html"})
@@ -113,14 +117,11 @@ def _findings(executed: Any) -> list[dict[str, Any]]:
 
 
 def _counts(findings: list[dict[str, Any]]) -> str:
-    counts: dict[str, int] = {}
-    for finding in findings:
-        counts[finding["verdict"]] = counts.get(finding["verdict"], 0) + 1
-    if not counts:
+    """Return how many checks came to which verdict, the worst first."""
+    if not findings:
         return ""
-    return f"{len(findings)} check{'' if len(findings) == 1 else 's'}: " + ", ".join(
-        f"{n} {word}" for word, n in counts.items()
-    )
+    counts = [(sum(finding["verdict"] == verdict for finding in findings), verdict) for verdict in VERDICTS]
+    return f"{counted(len(findings), 'check')}: {', '.join(f'{count} {word}' for count, word in counts if count)}"
 
 
 def _error(executed: Any) -> str:

@@ -11,8 +11,8 @@ from html import escape
 from typing import Any
 
 __all__ = [
-    "BANNER_TAG", "FINDINGS_TYPE", "WORDS", "findings_table", "given_text", "page", "plain", "report_html", "took_text",
-    "utc_text",
+    "BANNER_TAG", "FINDINGS_TYPE", "VERDICTS", "WORDS", "findings_table", "given_text", "joined", "page", "plain",
+    "report_html", "took_text", "utc_text",
 ]  # fmt: skip
 
 FINDINGS_TYPE = "application/vnd.tradingbot.findings+json"
@@ -21,7 +21,8 @@ FINDINGS_TYPE = "application/vnd.tradingbot.findings+json"
 BANNER_TAG = "tradingbot-banner"  # of the cells that say where a run ended
 MOST_LINES = 400  # of one output that the page shows; the notebook beside it holds them all
 LONGEST_LINE = 2_000  # characters of one line that the page shows
-WIDGET_TYPES = ("application/vnd.jupyter.widget-view+json", FINDINGS_TYPE)
+WIDGET_TYPE = "application/vnd.jupyter.widget-view+json"
+VERDICTS = {"failed": -2, "warning": -1, "ok": 0, "not applicable": 1}  # in the order in which they are shown
 WORDS = {"passed": "PASSED", "failed": "FAILED", "incomplete": "INCOMPLETE", "running": "RUNNING"}
 
 STYLE = """
@@ -36,7 +37,7 @@ table { border-collapse: collapse; margin: 8px 0; font-size: 13px; max-width: 10
 th, td { border: 1px solid #d0d7de; padding: 3px 8px; text-align: left; vertical-align: top; }
 th { background: #f3f5f7; overflow-wrap: normal; } td { min-width: 4ch; } td.whole { white-space: nowrap; }
 table.findings td:nth-child(-n+2), table.findings td:last-child { white-space: nowrap; }
- table.dataframe td { text-align: right; font-variant-numeric: tabular-nums; }
+table.dataframe td { text-align: right; font-variant-numeric: tabular-nums; }
 .verdict { border-left: 8px solid; padding: 10px 16px; margin: 12px 0; background: #f6f8fa; }
 .verdict strong { font-size: 20px; margin-right: 10px; } .verdict pre { background: none; }
 .verdict.passed { border-color: #0072b2; } .verdict.failed { border-color: #d55e00; }
@@ -96,21 +97,24 @@ def page(title: str, body: str) -> str:
 
 
 def findings_table(records: Iterable[Mapping[str, Any]]) -> str:
-    """Return checks as an HTML table: verdict, name, what was found, what to do, how long it took."""
+    """Return checks as an HTML table, failures first: verdict, name, what was found, what to do, how long it took."""
     rows = []
-    for record in records:
+    for record in sorted(records, key=lambda record: VERDICTS.get(str(record["verdict"]), 0)):
         verdict, fix = str(record["verdict"]), str(record.get("fix", ""))
-        if record.get("profile") and verdict in ("failed", "warning"):
+        if record.get("profile"):
             fix = f"{fix}\nrollback that helps: tradingbot rollback {record['profile']}".strip()
         fix = _text(fix).replace("\n", "<br>") if verdict in ("failed", "warning") else ""
-        rows.append(
-            f'<tr><td class="{_text(verdict)}">{_text(verdict.upper())}</td><td>{_text(record["name"])}</td>'
-            f"<td>{_text(record['says'])}</td><td>{fix}</td><td>{float(record.get('seconds', 0)):.1f} s</td></tr>"
-        )
+        cells = [f'<td class="{_text(verdict)}">{_text(verdict.upper())}</td>']
+        texts = (_text(record["name"]), _text(record["says"]), fix, f"{float(record.get('seconds', 0)):.1f} s")
+        rows.append([*cells, *(f"<td>{text}</td>" for text in texts)])
     if not rows:
         return "<p>no checks</p>"
-    head = "".join(f"<th>{word}</th>" for word in ("verdict", "check", "what was found", "what to do", "took"))
-    return f'<table class="findings"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    heads = [f"<th>{word}</th>" for word in ("verdict", "check", "what was found", "what to do", "took")]
+    if all(row[3] == "<td></td>" for row in rows):
+        for row in [heads, *rows]:
+            del row[3]
+    body = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
+    return f'<table class="findings"><thead><tr>{"".join(heads)}</tr></thead><tbody>{body}</tbody></table>'
 
 
 def report_html(notebook: Any, record: Mapping[str, Any], index: str | None = "index.html") -> str:
@@ -142,7 +146,7 @@ def _stamp(record: Mapping[str, Any], index: str | None) -> str:
         "parameters given": parameters or "none: the notebook's own defaults",
         "home, state": f"{record['home']}, {record['state']}",
         "version, commit": f"{record['version']}, {commit}",
-        "settings": record["settings_fingerprint"] or f"not readable: {record['settings_error']}",
+        "settings' fingerprint": record["settings_fingerprint"] or f"not readable: {record['settings_error']}",
         "notebook": f"{record['notebook']}, as executed: {record['files']['notebook']}",
     }
     text = "".join(f"<tr><th>{name}</th><td>{_text(value)}</td></tr>" for name, value in rows.items())
@@ -172,16 +176,30 @@ def _body(notebook: Any, title: str) -> str:
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", "", str(body))
 
 
+def joined(outputs: Iterable[Any]) -> list[Any]:
+    """Return outputs with what was printed in pieces as one; a kernel sends what is printed as it comes."""
+    whole: list[Any] = []
+    for output in outputs:
+        last = whole[-1] if whole else None
+        if last is not None and output.output_type == last.output_type == "stream" and output.name == last.name:
+            last.text += output.text
+        else:
+            whole.append(output)
+    return whole
+
+
 def _fitted(output: Any) -> Any:
-    """Return an output as the page shows it, None where it is nothing without a kernel, or stands above."""
+    """Return an output as the page shows it, None where it is nothing without a kernel."""
     if output.output_type == "error":
         output.traceback = [_cut(plain("\n".join(output.traceback))) or f"{output.ename}: {output.evalue}"]
         return output
     if output.output_type == "stream":
         output.text = _cut(_without_controls(output.text))
         return output
-    if any(kind in output.data for kind in WIDGET_TYPES):
-        return None  # a live view, or the checks, which the page begins with
+    if WIDGET_TYPE in output.data:
+        return None
+    if FINDINGS_TYPE in output.data:
+        output.data = {"text/plain": "The checks stand at the top of this page."}
     if "text/plain" in output.data:
         output.data["text/plain"] = _cut(_without_controls(output.data["text/plain"]))
     return output
