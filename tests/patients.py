@@ -30,7 +30,12 @@ def patient(home: Path, *assignments: str, **environ: str) -> Patient:
 def report(home: Path, *words: str, code: int | None = None) -> dict[str, list[dict[str, Any]]]:
     """Return what the real command finds, by name."""
     done = call(home, "doctor", "--json", *words)
-    assert done.returncode in ((0, 1) if code is None else (code,)), done.stdout + done.stderr
+    says = [
+        (f["name"], f["says"])
+        for f in orjson.loads(done.stdout or "{}").get("findings", ())
+        if f["verdict"] == "failed"
+    ]
+    assert done.returncode in ((0, 1) if code is None else (code,)), f"{says} {done.stderr}"
     found: dict[str, list[dict[str, Any]]] = {}
     for finding in orjson.loads(done.stdout)["findings"]:
         found.setdefault(finding["name"], []).append(finding)

@@ -28,6 +28,7 @@ MAX_BYTES = 64_000_000
 ABSURD_PCT = 25.0  # that an anchor stands from the last price
 FUTURE_MS = 60_000
 SLOW_MS = 2_000.0
+NEVER = ("", 0)
 SNAPSHOTS = 2_000  # of the newest, in which every symbol of a bot stands
 RECOMPUTED_S = 0.8  # for each of two starts
 NEWEST = 50  # triggers that are looked at
@@ -201,17 +202,19 @@ def _recomputed(patient: Patient) -> Finding:
         return Finding(
             name, Verdict.NOT_APPLICABLE, "ticks are not recorded: windows are in the checkpoint alone", evidence
         )
+    shown, looked, begun = windows_by_ticks(patient)
     different: dict[str, Any] = {}
     compared = 0
     for symbol, state in warm.engine.states.items():
         other = cold.engine.states.get(symbol)
         if other is None or state.fresh or other.fresh or state.ts_ms != other.ts_ms:  # cold, or it ticked meanwhile
             continue
+        if begun is None or symbol in begun:  # ticks alone do not tell of a reset, or of another lookback
+            continue
         compared += 1
         pair = tuple((each.window.peak, each.window.trough) for each in (state, other))
         if pair[0] != pair[1]:
             different[symbol] = [list(pair[0]), list(pair[1])]
-    shown, looked = windows_by_ticks(patient)
     different |= shown
     evidence |= {"different": different, "compared": compared, "snapshots": looked}
     if different:
@@ -223,16 +226,22 @@ def _recomputed(patient: Patient) -> Finding:
         fix = "tradingbot fsck shows what is missing; tradingbot rollback warmstart --restart begins without the past"
         return Finding(name, Verdict.FAILED, says, evidence, fix, "warmstart")
     if not compared:
-        return Finding(name, Verdict.OK, f"took {took_s * 1000:.0f} ms; every symbol would begin anew", evidence)
+        says = (
+            f"took {took_s * 1000:.0f} ms; no window that could be compared: each began anew, or has changed meanwhile"
+        )
+        return Finding(name, Verdict.OK, says, evidence)
     says = f"took {took_s * 1000:.0f} ms; windows by checkpoint and by recorded ticks are the same ({compared} symbols)"
     return Finding(name, Verdict.OK, says, evidence)
 
 
-def windows_by_ticks(patient: Patient) -> tuple[dict[str, list[list[float]]], int]:
-    """Return the windows that the bot showed last and its recorded ticks do not make, and how many were looked at.
+def windows_by_ticks(
+    patient: Patient,
+) -> tuple[dict[str, list[list[float]]], int, dict[str, tuple[str, int]] | None]:
+    """Return the windows that the bot showed last and its ticks do not make, how many were looked at, and the resets.
 
     Each is peak and trough (quote), as shown and by the ticks; where a session or a reset began the window anew, only
-    the ticks since then count. Symbols for which there is no time are left out.
+    the ticks since then count. Symbols for which there is no time are left out. Resets are by symbol, as sid and seq;
+    None where the lookback was another one.
     """
     from tradingbot.io.streams import JOURNAL, Stream
     from tradingbot.ops.history import History
@@ -242,7 +251,7 @@ def windows_by_ticks(patient: Patient) -> tuple[dict[str, list[list[float]]], in
     newest: dict[str, dict[str, Any]] = {}
     for each in islice(history.newest(Stream.SNAPSHOTS), SNAPSHOTS):
         newest.setdefault(each.record["symbol"], each.record)
-    begun: dict[str, int] = {}
+    begun: dict[str, tuple[str, int]] = {}  # by which input
     oldest_ms = min((record["ts_ms"] for record in newest.values()), default=0) - lookback_ms
     for each in history.newest(JOURNAL):
         record = each.record
@@ -251,9 +260,9 @@ def windows_by_ticks(patient: Patient) -> tuple[dict[str, list[list[float]]], in
         if record.get("type") == "settings":
             chosen = record.get("settings")
             if not isinstance(chosen, dict) or chosen.get("WINDOW_LOOKBACK_S") != lookback_ms / 1000:
-                return {}, 0  # another lookback: what the windows held is not told by today's
+                return {}, 0, None  # another lookback: what the windows held is not told by today's
         if record.get("type") == "anchor_reset":
-            begun.setdefault(str(record.get("symbol")), record["ts_ms"])
+            begun.setdefault(str(record.get("symbol")), (record["sid"], record["seq"]))
     found, looked = {}, 0
     for symbol, shown in newest.items():
         if time.monotonic() > end_s:
@@ -262,12 +271,12 @@ def windows_by_ticks(patient: Patient) -> tuple[dict[str, list[list[float]]], in
         since: list[float] = []  # of the session that showed it: where it began the window anew
         for each in history.ticks_back(symbol, shown["ts_ms"]):
             record = each.record
-            if record["ts_ms"] <= shown["ts_ms"] - lookback_ms or record["ts_ms"] < begun.get(symbol, 0):
+            if record["ts_ms"] <= shown["ts_ms"] - lookback_ms:
                 break
             if "last" not in record:  # a gap: nobody can tell
                 lasts.clear()
                 break
-            if (record["sid"], record["seq"]) <= (shown["sid"], shown["cause"]):
+            if begun.get(symbol, NEVER) < (record["sid"], record["seq"]) <= (shown["sid"], shown["cause"]):
                 lasts.append(record["last"])
                 since += [record["last"]] if record["sid"] == shown["sid"] else []
         if not lasts:
@@ -277,7 +286,7 @@ def windows_by_ticks(patient: Patient) -> tuple[dict[str, list[list[float]]], in
         made = [[max(prices), min(prices)] for prices in (lasts, since or lasts)]
         if ours not in made:
             found[symbol] = [ours, made[0]]
-    return found, looked
+    return found, looked, begun
 
 
 def _start(patient: Patient, folder: Path, with_checkpoint: bool) -> tuple[Recovered, float]:
