@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +15,19 @@ import pytest
 
 from tests.code_repos import LOCK, commit, git, real, small, write
 from tests.rollbacks import settings
-from tests.test_live import bot, call, status_of
+from tests.test_live import bot, call, command, status_of
 from tradingbot.errors import UsageError
 from tradingbot.io.state_files import StateLock
 from tradingbot.ops import code_git, code_rollback
 from tradingbot.ops.checkup import Finding, Verdict
+from tradingbot.ops.code_deploy import DeployError, Launch, check_reads
+from tradingbot.ops.code_deploy import _split as split_command
 from tradingbot.ops.code_files import left_out_by
 from tradingbot.ops.code_git import candidates, open_checkout
 from tradingbot.ops.code_plan import plan_code
 from tradingbot.ops.code_rollback import CodeReport, CodeRollbackError, execute_code
+from tradingbot.ops.code_trial import _not_built as not_built
+from tradingbot.ops.code_trial import try_tests
 from tradingbot.ops.prove import prove
 from tradingbot.ops.restart import find_bot
 from tradingbot.ops.rollback_plan import Plan
@@ -106,9 +113,7 @@ def test_single_files_go_back_and_one_that_was_not_there_goes_with_its_tests_lef
     }  # fmt: skip
     assert {each.path: each.because for each in code.left_out} == {
         "tests/test_newer.py": "is named for tradingbot/newer.py",
-        "tests/test_direct.py": "imports tradingbot.newer, tradingbot.newer.NEWER".replace(
-            ", tradingbot.newer.NEWER", ""
-        ),
+        "tests/test_direct.py": "imports tradingbot.newer",
         "tests/test_by_way.py": "imports tests.helper",
     }
     changed = git(place.repo, "diff", "--name-status", "HEAD", code.branch).split()
@@ -342,34 +347,22 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_this_package_goes_back_is_put_to_work_and_comes_back(
     package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Built from its lock, tested, watched; in the running bot's place on the same home, and the old one again; proved."""
+    """Built from its lock, tested, watched; in the running bot's place, and the old one again; the record is proved."""
     monkeypatch.setenv("TRADINGBOT_API_KEY", "secret-key")
     place, words = Place(tmp_path, package), ("--set", "EMBEDDED_SYMBOLS=2", "--set", "HEARTBEAT_S=1")
-    asked = (
-        "--to",
-        "v1",
-        "--files",
-        "market/newer.py",
-        "--test-args",
-        "tests",
-        "--observe",
-        "8",
-        "--yes",
-        "--why",
-        "x",
-    )
+    asked = ("--to", "v1", "--files", "market/newer.py", "--test-args", "tests", "--observe", "5")
+    asked = (*asked, "--yes", "--why", "x", "--json")
     with bot(tmp_path, *words) as process:
         sid = status_of(tmp_path)["bot"]["sid"]
-        done = call_long(place, *asked, "--json")
+        done = call_long(place, *asked)
         found = {each["name"]: each for each in done["report"]["findings"]}
         assert {name: each["verdict"] for name, each in found.items()} == dict.fromkeys(
             ("environment", "tests", "observe", "prove"), "ok"
         )
-        assert found["tests"]["evidence"]["left_out"] == [
-            "tests/test_newer.py: is named for tradingbot/market/newer.py"
-        ] or (found["tests"]["evidence"]["left_out"] == ["tests/test_newer.py: imports tradingbot.market.newer"])
+        left_out = found["tests"]["evidence"]["left_out"]
+        assert left_out == ["tests/test_newer.py: imports tradingbot.market.newer"]
         assert status_of(tmp_path)["bot"]["sid"] == sid
-        done = call_long(place, *asked, "--deploy", "--json")
+        done = call_long(place, *asked, "--deploy")
         after = status_of(tmp_path)["bot"]
         try:
             assert done["report"]["verdict"] == "GO"
@@ -394,12 +387,114 @@ def test_this_package_goes_back_is_put_to_work_and_comes_back(
 
 
 def call_long(place: Place, *words: str) -> dict[str, Any]:
-    import subprocess
-
-    from tests.test_live import command
-
+    """Run what takes longer than other commands may."""
     line = command(place.home, "rollback", "code", "--repo", str(place.repo), *words)
     done = subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     found: dict[str, Any] = orjson.loads(done.stdout)
     return found
+
+
+def test_a_revision_that_does_not_come_up_leaves_the_bot_of_before_running(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit 1, the old one again with its arguments, and the next run tries it from the start."""
+    monkeypatch.setattr(code_rollback, "check_reads", lambda *_: Finding("schema", Verdict.OK, "well"))
+    with bot(place.home, "--set", "EMBEDDED_SYMBOLS=2", "--set", "HEARTBEAT_S=2") as process:
+        before = find_bot(place.home / "state")
+        try:
+            report = place.run(deploy=True)  # its interpreter is not there
+            after = find_bot(place.home / "state")
+            assert (report.exit_code, report.state, report.findings[-1].name) == (1, "half done", "deploy")
+            assert "the bot of before runs again" in report.findings[-1].says
+            assert process.wait(20) == 0
+            assert after.is_running
+            assert after.sid > before.sid
+            assert b"HEARTBEAT_S=2" in Path(f"/proc/{after.pid}/cmdline").read_bytes()
+            assert isinstance(place.plan(deploy=True), Stored)
+            again = place.run(deploy=True)
+            assert (again.exit_code, find_bot(place.home / "state").sid > after.sid) == (1, True)
+        finally:
+            call(place.home, "stop")
+
+
+def test_a_state_of_another_schema_is_refused_before_anything_is_stopped(tmp_path: Path) -> None:
+    """As is a setting that the other revision does not know; both say what."""
+    (tmp_path / "stamp.json").write_text('{"v": 2, "exchange": "embedded"}')
+    command_line = (sys.executable, "-P", "-m", "tradingbot", "--home", str(tmp_path))
+    launch = Launch(sys.executable, ("-P",), command_line[4:], str(tmp_path), command_line, dict(os.environ))
+    found = check_reads(tmp_path, launch)
+    assert (found.ok, found.says) == (False, "stamp.json is of schema 2, it reads 1")
+    (tmp_path / "stamp.json").write_text('{"v": 1, "exchange": "embedded"}')
+    assert check_reads(tmp_path, launch).ok
+    (tmp_path / "tradingbot.toml").write_text("NEWER_SETTING = 1\n")
+    found = check_reads(tmp_path, launch)
+    assert not found.ok
+    assert "NEWER_SETTING" in found.says
+
+
+@pytest.mark.parametrize(
+    ("command_line", "arguments"),
+    [
+        (["python", "-X", "dev", "-m", "tradingbot", "--home", "a b"], ("--home", "a b")),
+        (["python", "/x/.venv/bin/tradingbot", "--set", "A=1"], ("--set", "A=1")),
+        (["python", "-c", "import x"], None),
+    ],
+)
+def test_how_a_bot_was_started_is_read_from_its_command_line(
+    command_line: list[str], arguments: tuple[str, ...] | None
+) -> None:
+    """By module, by script; anything else is refused, for it could not be started again."""
+    if arguments is None:
+        with pytest.raises(DeployError, match="not understood"):
+            split_command(command_line)
+    else:
+        assert split_command(command_line)[1] == arguments
+
+
+def test_tests_that_fail_or_do_not_end_are_a_no_with_their_names(place: Place, tmp_path: Path) -> None:
+    """Through pytest itself, in an environment without credentials; what runs on is ended."""
+    python = place.home / ".rollbacks" / "x" / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    found = place.plan(name="y", test_args=["-p", "no:cacheprovider", "test_it.py"], test_limit_s=60.0)
+    assert isinstance(found, Plan)
+    assert found.code is not None
+    worktree = place.home / ".rollbacks" / "x"
+    code = replace(found.code, worktree=str(worktree))
+    write(worktree, {"requirements-dev.txt": LOCK, "test_it.py": "def test_a():\n    assert 1 == 2\n"})
+    failed = try_tests(code, tmp_path)
+    assert (failed.ok, "1 failed" in failed.says) == (False, True)
+    assert failed.evidence["failed"][0].startswith("FAILED test_it.py::test_a")
+    write(worktree, {"test_it.py": "import time\ndef test_a():\n    time.sleep(60)\n"})
+    ended = try_tests(replace(code, test_limit_s=2.0), tmp_path)
+    assert (ended.ok, "not over within 2 s" in ended.says) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (
+            "WARNING: Retrying after connection broken by 'NewConnectionError(...)'",
+            "the package index cannot be reached",
+        ),
+        (
+            "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE.",
+            "is not what the lock file names",
+        ),
+        ("OSError: [Errno 28] No space left on device", "the disk is full"),
+        ("ERROR: No matching distribution found for x==1", "ERROR: No matching distribution found for x==1"),
+    ],
+)
+def test_an_environment_that_cannot_be_built_is_told_with_its_reason(
+    place: Place, tmp_path: Path, line: str, said: str
+) -> None:
+    """From what pip has said; with the log, and what to do."""
+    found = place.plan(name="x")
+    assert isinstance(found, Plan)
+    assert found.code is not None
+    (tmp_path / "environment.log").write_text(f"Collecting x\n{line}\n")
+    finding = not_built(found.code, tmp_path / "environment.log", "pip", 1)
+    assert said in finding.says
+    assert "environment.log" in finding.fix

@@ -134,6 +134,8 @@ class _Run:
         assert stored.plan.code is not None
         self._code: Code = stored.plan.code
         self._findings: list[Finding] = []
+        self._began_s = time.monotonic()
+        self._environ: dict[str, str] | None = None
 
     @property
     def _plan(self) -> Plan:
@@ -156,6 +158,7 @@ class _Run:
                     self._findings += [_finding(each) for each in self._stored.done[name].get("findings", ())]
                     continue
                 self._tell(f"{name}: {_begins(name, self._code)}")
+                self._began_s = time.monotonic()
                 self._stored.record(name, step())
             except _NoError:
                 self._audit(f"says no at {name}")
@@ -169,8 +172,11 @@ class _Run:
 
     def _is_done(self, name: str) -> bool:
         """Say whether a step is done, in this rollback or, of what was tried, in an earlier one of the same branch."""
+        done = self._stored.done
         if name == "worktree":
             return False  # looked at each time: somebody may have worked in it
+        if name in ("launch", "stop", "start") and "back" in done and name in done:
+            return bool(done[name]["ts_ms"] > done["back"]["ts_ms"])  # what was taken back is done anew
         if name not in self._stored.done and name in TRIED and self._plan.kind == KIND:
             for each in past_rollbacks(self._state_dir):
                 if self._code.is_same(each.plan.code) and name in each.done and _args(each) == self._code.test_args:
@@ -181,6 +187,8 @@ class _Run:
         return name in self._stored.done
 
     def _found(self, *findings: Finding) -> dict[str, Any]:
+        first = replace(findings[0], seconds=round(time.monotonic() - self._began_s, 1))
+        findings = (first, *findings[1:])
         self._findings += findings
         if not all(finding.ok for finding in findings):
             raise _NoError
@@ -278,8 +286,6 @@ class _Run:
         self._environ = launch_of(self._state_dir).environ
         return {"pid": stop_bot(self._state_dir, self._effective.settings.STOP_TIMEOUT_S)}
 
-    _environ: dict[str, str] | None = None
-
     def _start(self) -> dict[str, Any]:
         """Start the other bot; where it does not come up, the one of before again."""
         launched = self._stored.done["launch"]
@@ -303,7 +309,6 @@ class _Run:
         except DeployError as error:
             says += f"; the bot of before does not come up either: {error}; start it: {_spelt(before)}"
         fix = f"read {log}; the next run of this command tries it from the start"
-        self._stored.done.pop("launch")
         self._stored.record("back", {"says": says})
         self._found(Finding("deploy", Verdict.FAILED, says, {"log": str(log)}, fix))
         return {}
