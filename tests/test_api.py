@@ -217,6 +217,16 @@ def test_an_explanation_is_what_the_command_says(home: str) -> None:
         tb.explain("nonsense", home)
 
 
+def test_a_replay_is_pictured_by_outcome_and_profit(home: str) -> None:
+    """Every trigger under its outcome, the last profit that of the summary; without a trigger it says so."""
+    result = tb.replay(f"{home}/state", DROP_TRIGGER_VALUE=0.996, GLOBAL_TRADING=True)
+    counts, profits = result.figure().axes
+    assert sum(line.get_ydata()[-1] for line in counts.lines) == len(result.decisions) == result.summary["triggers"]
+    assert profits.lines[0].get_ydata()[-1] == pytest.approx(result.summary["pnl_quote"])
+    with pytest.raises(UsageError, match="there was no trigger"):
+        tb.replay([tb.Ticker("BTC/USDT", 1_700_000_000_000, last=1.0)]).figure()
+
+
 def test_a_trigger_whose_ticks_are_gone_is_pictured_all_the_same(tmp_path: Path) -> None:
     """The journal alone is there: no price line, and still reference, threshold and trigger."""
     past = Past(tmp_path / "state", DROP_TRIGGER_VALUE=0.99)

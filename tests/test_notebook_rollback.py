@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.rollbacks import ANCHOR, overrides
-from tests.test_live import bot, call, status_of, wait_for
+from tests.test_live import bot, status_of, wait_for
 from tradingbot.ops.prove import prove
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -83,37 +83,6 @@ def test_a_rollback_is_planned_done_undone_and_verified_from_the_notebook(
     wait_for(lambda: {row["reference_source"] for row in status_of(home)["symbols"]} == {"anchor"}, process)
     assert process.poll() is None
     assert prove(home / "state").exit_code == 0
-
-
-def test_both_notebooks_run_under_nbmake_and_the_verdict_is_go(
-    watched: tuple[Path, subprocess.Popen[str]], tmp_path: Path
-) -> None:
-    """As CI runs them: from their own folder, the home named by the environment; nothing of the bot is changed."""
-    home, _ = watched
-    before = overrides(home)
-    words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--nbmake", "-c", os.devnull, "-n", "0"]
-    names = [str(NOTEBOOKS / f"{name}.ipynb") for name in ("rollback", "verify")]
-    done = subprocess.run(
-        [*words, *names], cwd=tmp_path, capture_output=True, text=True, timeout=180, check=False,
-        env=environment(TRADINGBOT_HOME=str(home)),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout
-    assert "2 passed" in done.stdout
-    assert overrides(home) == before
-
-
-def test_a_report_of_the_checklist_says_go_on_its_page(
-    watched: tuple[Path, subprocess.Popen[str]], tmp_path: Path
-) -> None:
-    """`tradingbot report verify`: exit 0, and the page holds the checklist of the command."""
-    home, _ = watched
-    done = call(home, "report", "verify", "-p", "last_minutes=5")
-    assert done.returncode == 0, done.stdout + done.stderr
-    (page,) = (home / "reports").rglob("*verify*.html")
-    text = page.read_text()
-    for name in ("flags as intended", "a trigger fires", "the record is proved"):
-        assert name in text
-    assert "GO" in text
 
 
 def test_a_wrong_parameter_is_one_line_and_a_failure(tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from tradingbot.api.notebook import CheckFailedError, conclude, prepare_notebook
     from tradingbot.api.observe import observe
     from tradingbot.api.past import compare, explain
+    from tradingbot.api.replays import replay
     from tradingbot.api.rollbacks import rollback, rollbacks
     from tradingbot.api.trials import trial
-    from tradingbot.api.upkeep import clean
+    from tradingbot.api.upkeep import clean, rollback_code
     from tradingbot.config import Settings
     from tradingbot.engine.engine import Engine
     from tradingbot.errors import Recoverable, SettingsError, TradingBotError, Unrecoverable, UsageError
@@ -46,8 +47,9 @@ _HOMES = {
     "load": "tradingbot.research.load",
     "observe": "tradingbot.api.observe",
     "prepare_notebook": "tradingbot.api.notebook",
-    "replay": "tradingbot.services.replay",
+    "replay": "tradingbot.api.replays",
     "rollback": "tradingbot.api.rollbacks",
+    "rollback_code": "tradingbot.api.upkeep",
     "rollbacks": "tradingbot.api.rollbacks",
     "status": "tradingbot.api.bot",
     "trial": "tradingbot.api.trials",
@@ -80,6 +82,7 @@ __all__ = [
     "prepare_notebook",
     "replay",
     "rollback",
+    "rollback_code",
     "rollbacks",
     "status",
     "trial",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Checked", "checked_by", "doctor", "findings_html", "not_applicable", "verify"]
 
+GO_OR_NOT = ("GO", "NO-GO")
 LONG = 400  # characters of a fact
 ORDER = (Verdict.FAILED, Verdict.WARNING, Verdict.OK, Verdict.NOT_APPLICABLE)
 
@@ -42,6 +43,14 @@ class Checked(Shown):
     def ok(self) -> bool:
         """Say whether no check failed."""
         return all(finding.ok for finding in self.findings)
+
+    @property
+    def conclusion(self) -> tuple[Finding, ...]:
+        """Return the findings, of a checklist behind one that says GO or NO-GO."""
+        if self.verdict not in GO_OR_NOT:
+            return self.findings
+        verdict = Verdict.OK if self.ok else Verdict.FAILED
+        return (Finding(self.what, verdict, f"{self.verdict}: {_counts(self.findings)}"), *self.findings)
 
     def to_record(self) -> dict[str, Any]:
         """Return it as a JSON object."""

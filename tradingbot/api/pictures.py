@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from io import BytesIO
+from itertools import accumulate
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -14,7 +15,7 @@ from matplotlib.figure import Figure
 
 from tradingbot.ui.plain import printable
 
-__all__ = ["Picture", "decisions_over_time", "drop_bars", "price_story"]
+__all__ = ["Picture", "decisions_over_time", "drop_bars", "outcomes_over_time", "price_story"]
 
 BLACK, ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE, GREY = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#888888",
@@ -113,6 +114,35 @@ def decisions_over_time(
             )
         axes.axhline(0, color=GREY, linewidth=0.8)
         axes.set_ylabel("profit, closed (quote)")
+    for axes in plots:
+        _plain(axes)
+    _time_axis(plots[-1])
+    return figure
+
+
+def outcomes_over_time(triggers: Sequence[tuple[int, str]], trades: Sequence[tuple[int, float]]) -> Picture:
+    """Return triggers (time in ms, outcome) counted up by outcome, and closed trades' profit (time in ms, quote)."""
+    times_ms = [ts_ms for ts_ms, _ in (*triggers, *trades)]
+    first_ms, last_ms = min(times_ms), max(times_ms)
+    figure = _figure(4.6 if trades else 2.9)
+    plots = list(figure.subplots(2 if trades else 1, 1, sharex=True, squeeze=False)[:, 0])
+    styles = ((BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), (PURPLE, ":"))
+    outcomes = sorted({outcome for _, outcome in triggers})
+    for outcome, (colour, line) in zip(outcomes, styles, strict=False):
+        steps = [ts_ms for ts_ms, each in triggers if each == outcome]
+        counts = [*range(len(steps) + 1), len(steps)]
+        label = f"{_label(outcome)} ({len(steps):,})"
+        dates = _dates([first_ms, *steps, last_ms])
+        plots[0].step(dates, counts, where="post", color=colour, linestyle=line, label=label)
+    plots[0].set_ylabel("triggers (count)")
+    plots[0].yaxis.get_major_locator().set_params(integer=True)
+    plots[0].legend(loc="upper left", frameon=False, fontsize=9)
+    if trades:
+        sums = list(accumulate((profit for _, profit in trades), initial=0.0))
+        dates = _dates([first_ms, *(ts_ms for ts_ms, _ in trades), last_ms])
+        plots[1].step(dates, [*sums, sums[-1]], where="post", color=BLUE)
+        plots[1].axhline(0, color=GREY, linewidth=0.8)
+        plots[1].set_ylabel("profit, closed (quote)")
     for axes in plots:
         _plain(axes)
     _time_axis(plots[-1])

@@ -132,11 +132,12 @@ class RolledBack(Shown):
         from tradingbot.ops.rollback_text import when_text
         from tradingbot.ui.html_tables import mark, table
 
-        names = ("flag", "override", "becomes", "value", "becomes", "takes effect", "off means", "works on")
+        names = ("flag", "value", "becomes", "takes effect", "override", "off means", "works on")
         rows = [
             (
-                change["key"], _override(change["before"]), _override(change["after"]), mark(_on(change["value"])),
-                mark(_on(change["new_value"])), when_text(change), change["off_means"], change["keeps"],
+                change["key"], mark(_on(change["value"])), mark(_on(change["new_value"])), when_text(change),
+                f"{_override(change['before'])} becomes {_override(change['after'])}", change["off_means"],
+                change["keeps"],
             )
             for change in self.plan["changes"]
         ]  # fmt: skip
@@ -247,6 +248,7 @@ def rollback(
     >>> tb.flags(home)["FEATURE_ANCHOR_ENABLED"]
     True
     """
+    from tradingbot.ops.code_rollback import find_code
     from tradingbot.ops.rollback import plan_rollback, plan_undo
     from tradingbot.ops.rollback_plan import PROFILES, Plan
 
@@ -255,6 +257,8 @@ def rollback(
         raise UsageError(NO_WHY)
     if undo:
         wanted = "" if undo is True or undo == LAST else undo
+        if wanted and find_code(effective.state_dir, wanted) is not None:
+            raise UsageError(f"rollback {wanted} is one by code: tradingbot rollback --undo {wanted} takes it back")
         found = plan_undo(effective, wanted, why, restart)
     elif profile:
         found = plan_rollback(effective, profile, why, restart, from_empty, compares)

@@ -1,15 +1,17 @@
-"""What may follow a rollback, from here: past data cleaned up, older code tried out; planned unless told otherwise."""
+"""What may follow a rollback: past data cleaned up, older code tried out; only planned unless told otherwise."""
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tradingbot.api.shown import Place, Shown, effective_at
 from tradingbot.errors import UsageError
 from tradingbot.ops.checkup import Finding, Verdict
 
-__all__ = ["Done", "clean"]
+__all__ = ["Done", "clean", "rollback_code"]
 
 NO_WHY = 'nothing was changed: say why, for the audit: why="..."'
 
@@ -26,6 +28,7 @@ class Done(Shown):
     words: str
     plan: dict[str, Any] | None = None
     report: dict[str, Any] | None = None
+    checks: tuple[Finding, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -40,6 +43,8 @@ class Done(Shown):
             "not asked": "not asked for", "planned": "only planned: nothing was changed", "done": "done as planned",
             "nothing to do": "there was nothing to do", "failed": "not all of it was done: its report says why",
         }  # fmt: skip
+        if self.checks:
+            return self.checks
         return (Finding(self.what, verdicts.get(self.state, Verdict.NOT_APPLICABLE), says[self.state]),)
 
     def to_record(self) -> dict[str, Any]:
@@ -97,3 +102,51 @@ def clean(
         return Done(name, "planned", plan_text(record, place, archived), record)
     report = execute(effective, plan)
     return Done(name, "failed" if report.exit_code else "done", report.text(), record, report.to_record())
+
+
+def rollback_code(
+    rev: str = "", home: Place = None, *, files: str = "", why: str = "", dry_run: bool = True, test_args: str = "",
+    state: Place = None, config: Place = None, repo: Place = None,
+) -> Done:  # fmt: skip
+    """Return older code tried out on a branch in a worktree of its own, as `tradingbot rollback code` does it.
+
+    `rev` is a tag, a branch, a commit or a date; "" asks for nothing. `files` are the paths, with spaces between, that
+    go back alone. With `dry_run=False` the branch is made, its environment is built and its tests are run, which takes
+    minutes; no bot is replaced. `repo` is the checkout, by default the one that this package lies in. Raises
+    UsageError, CodeRollbackError where a step cannot be done.
+
+    >>> import tempfile, tradingbot as tb
+    >>> tb.rollback_code("", tempfile.mkdtemp()).state
+    'not asked'
+    """
+    from tradingbot.ops.code_plan import plan_code
+    from tradingbot.ops.code_rollback import execute_code
+    from tradingbot.ops.code_text import plan_text
+    from tradingbot.ops.rollback_plan import Plan
+
+    if not rev:
+        return Done("older code", "not asked", "")
+    if not dry_run and not why:
+        raise UsageError(NO_WHY)
+    effective = effective_at(home, state, config)
+    checkout = Path(repo).expanduser() if repo else None
+    found = plan_code(effective, rev, why, _words(files), repo=checkout, test_args=_words(test_args))
+    plan, steps = (found, []) if isinstance(found, Plan) else (found.plan, list(found.done))
+    name, record = f"older code: {rev}", plan.to_record()
+    text = plan_text(record, str(effective.state_dir), steps)
+    changes = record["code"]["files"]
+    if changes and all(change["what"] == "same" for change in changes):
+        return Done(name, "nothing to do", text, record)
+    if dry_run:
+        return Done(name, "planned", text, record)
+    report = execute_code(effective, plan)
+    became = "failed" if report.exit_code else "done"
+    return Done(name, became, report.text(), record, report.to_record(), report.findings)
+
+
+def _words(text: str) -> list[str]:
+    """Return the words of a text as a shell would; raise UsageError where a quote is open."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise UsageError(f"{text} cannot be split into words: {error}") from None

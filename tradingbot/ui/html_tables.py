@@ -20,7 +20,7 @@ COLOURS = {
 }  # fmt: skip
 """The sign and the colour of a word; any other one stands on grey."""
 TABLE = "border-collapse:collapse;margin:6px 0 10px 0;font-size:13px"
-CELL = "vertical-align:top;padding:3px 14px 3px 4px;white-space:pre-line"
+CELL = "word-break:normal;overflow-wrap:break-word;vertical-align:top;padding:3px 14px 3px 4px;white-space:pre-line"
 
 
 class Html(str):
@@ -88,6 +88,8 @@ def _row(tag: str, cells: Sequence[object], numbers: Collection[int]) -> str:
     texts = []
     for place, cell in enumerate(cells):
         style = f"{CELL};text-align:{'right' if place in numbers else 'left'}"
+        if place == 0:
+            style += ";white-space:nowrap"  # a name
         if tag == "th":
             style += ";border-bottom:1px solid #888888;font-weight:600"
         texts.append(f'<{tag} style="{style}">{escaped(cell)}</{tag}>')
