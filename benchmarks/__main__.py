@@ -7,7 +7,19 @@ import platform
 import sys
 from collections.abc import Callable, Iterator
 
-from benchmarks import "archive": archiving.archive, "compare": comparing.comparing, "day": processes.day, "files": streams.files, "latency": engine_speed.latency, "live": processes.live, "memory": processes.memory, "observe": observing.observe, "proving": proving.proving, "recording": proving.recording, "stall": proving.stall, "start": processes.start, "study": study.study, "verify": verifying.verifying, "warm": warm.warm, "wide": wide.wide, Callable[[], Iterator[str]]] = {     "engine": engine_speed.engine, comparing, engine_speed, observing, processes, proving, streams, study, verifying, warm, wide  BENCHMARKS: dict[str, wide from benchmarks import archiving, }, } from benchmarks import comparing from benchmarks import comparing from benchmarks import archiving
+from benchmarks import (
+    archiving,
+    comparing,
+    engine_speed,
+    observing,
+    processes,
+    proving,
+    streams,
+    study,
+    verifying,
+    warm,
+    wide,
+)
 
 BENCHMARKS: dict[str, Callable[[], Iterator[str]]] = {
     "engine": engine_speed.engine,
@@ -27,8 +39,6 @@ BENCHMARKS: dict[str, Callable[[], Iterator[str]]] = {
     "archive": archiving.archive,
     "verify": verifying.verifying,
     "observe": observing.observe,
-    "archive": archiving.archive,
-    "verify": verifying.verifying,
 }
 
 

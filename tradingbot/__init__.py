@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tradingbot.errors import Recoverable, SettingsError, TradingBotError, Unrecoverable, UsageError
     from tradingbot.market.ticker import Ticker
     from tradingbot.research.load import Recorded, load
-    from tradingbot.services.replay import ReplayResult, replay
+    from tradingbot.services.replay import ReplayResult
 
 _HOMES = {
     "CheckFailedError": "tradingbot.api.notebook",
