@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import subprocess
+import threading
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -159,6 +160,7 @@ def start_bot(state_dir: Path, launch: Launch, log: Path) -> dict[str, Any]:
         told = status_of(state_dir).get("bot", {})
         if told.get("pid") == process.pid and str(told.get("sid")) > before and told.get("state") in UP:
             took_s = round(time.monotonic() - began_s, 1)
+            threading.Thread(target=process.wait, daemon=True).start()  # it outlives us, or is reaped by us
             return {"pid": process.pid, "sid": str(told["sid"]), "version": str(told.get("version")), "took_s": took_s}
         if process.poll() is not None:
             break
