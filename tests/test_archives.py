@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 import zstandard
 
-from tradingbot.ops import archives
-from tradingbot.ops.archives import ArchiveError, Contents, Member, Source, contents_of, pack, unpack
+from tradingbot.ops import archive_write, archives
+from tradingbot.ops.archive_write import Source, pack, pack_verified
+from tradingbot.ops.archives import ArchiveError, Contents, Member, contents_of, unpack
 
 NAMES = (
     "a.zst",
@@ -47,7 +48,10 @@ def made(folder: Path, names: tuple[str, ...] = NAMES, size: int = 3_000_000) ->
 def packed(tmp_path: Path, **options: Any) -> tuple[Path, Contents, dict[str, bytes]]:
     sources, texts = made(tmp_path / "files", **options)
     path = tmp_path / "x.tar.zst"
-    return path, pack(path, sources, {"why": "drill"}), texts
+    contents = pack_verified(path, sources, {"why": "drill"})
+    assert pack(tmp_path / "y.tar.zst", sources, {"why": "drill"}) == contents
+    assert (tmp_path / "y.tar.zst").read_bytes() == path.read_bytes()
+    return path, contents, texts
 
 
 def unpacked(path: Path, contents: Contents) -> dict[str, bytes]:
@@ -112,13 +116,17 @@ def test_one_that_is_cut_off_anywhere_is_refused(tmp_path: Path) -> None:
 
 def test_what_is_flipped_on_its_way_into_the_archive_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the file and the compressor: the checksums are of what was read."""
-    write = archives._Packed.write
+    write = archive_write._Packed.write
 
     def flipping(self: Any, data: bytes, level: int) -> None:
         write(self, data.replace(b"abc 0\nabc 0\n", b"abc 0\nabd 0\n", 1), level)
 
-    monkeypatch.setattr(archives._Packed, "write", flipping)
-    path, _, _ = packed(tmp_path, names=("a.zst",))
+    monkeypatch.setattr(archive_write._Packed, "write", flipping)
+    sources, _ = made(tmp_path / "files", ("a.zst",))
+    with pytest.raises(ArchiveError, match=r"'logs/a\.zst' is not what its manifest says"):
+        pack_verified(tmp_path / "x.tar.zst", sources, {})
+    path = tmp_path / "y.tar.zst"
+    pack(path, sources, {})
     with pytest.raises(ArchiveError, match=r"'logs/a\.zst' is not what its manifest says"):
         contents_of(path)
 
@@ -126,16 +134,16 @@ def test_what_is_flipped_on_its_way_into_the_archive_is_found(tmp_path: Path, mo
 def test_a_file_that_changes_while_it_is_read_stops_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Grown, or cut: an error that names it; one that is gone, refused, a link or a pipe is left out or an error."""
     sources, _ = made(tmp_path / "files", ("a", "b"))
-    copy = archives._copy
+    copy = archive_write._copy
 
     def growing(plain: Any, source: Source, *rest: Any) -> None:
         with source.path.open("ab") as file:
             file.write(b"more")
         copy(plain, source, *rest)
 
-    monkeypatch.setattr(archives, "_copy", growing)
+    monkeypatch.setattr(archive_write, "_copy", growing)
     with pytest.raises(OSError, match="it changed while it was read") as caught:
-        pack(tmp_path / "x", sources, {})
+        pack_verified(tmp_path / "x", sources, {})
     assert caught.value.filename == str(sources[0].path)
     monkeypatch.undo()
     gone = Source(tmp_path / "none", "logs/none", lambda _: True)
@@ -152,7 +160,7 @@ def hostile(path: Path, *infos: tuple[tarfile.TarInfo, bytes]) -> Path:
         for info, text in infos:
             info.size = len(text)
             tar.addfile(info, io.BytesIO(text))
-    path.write_bytes(zstandard.ZstdCompressor().compress(out.getvalue()) + archives._END)
+    path.write_bytes(zstandard.ZstdCompressor().compress(out.getvalue()) + archives.END)
     return path
 
 
@@ -196,7 +204,7 @@ def test_a_hostile_manifest_is_one_line(tmp_path: Path, what: str, text: bytes) 
 )  # fmt: skip
 def test_what_is_no_archive_is_one_line(tmp_path: Path, text: bytes) -> None:
     """Never a traceback."""
-    for end in (b"", archives._END):
+    for end in (b"", archives.END):
         (tmp_path / "x").write_bytes(text + end)
         with pytest.raises(ArchiveError, match="is no whole archive"):
             contents_of(tmp_path / "x")
@@ -217,13 +225,13 @@ def test_memory_does_not_follow_the_sizes(tmp_path: Path) -> None:
     with sources[0].path.open("wb") as file:
         file.truncate(120_000_000)
     path = tmp_path / "x"
-    assert measured(lambda: pack(path, sources, {})) < 30_000_000
+    assert measured(lambda: pack_verified(path, sources, {})) < 30_000_000
     assert measured(lambda: contents_of(path)) < 30_000_000
     pax = tarfile.TarInfo("././@PaxHeader")
     pax.type, pax.size = tarfile.XHDTYPE, 1 << 30
     packer = zstandard.ZstdCompressor().compressobj()
     parts = [packer.compress(pax.tobuf()), *(packer.compress(b"\0" * (1 << 20)) for _ in range(100)), packer.flush()]
-    path.write_bytes(b"".join(parts) + archives._END)
+    path.write_bytes(b"".join(parts) + archives.END)
 
     def refused() -> None:
         with pytest.raises(ArchiveError, match="header of it is larger"):

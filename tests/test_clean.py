@@ -26,7 +26,7 @@ from tradingbot.io.segments import list_segments
 from tradingbot.io.state_files import StateLock
 from tradingbot.ops import archives as archives_module
 from tradingbot.ops import cleanup, cleanup_restore, cleanup_store, cleanup_ticks
-from tradingbot.ops.archives import ArchiveError, pack
+from tradingbot.ops.archives import ArchiveError
 from tradingbot.ops.cleanup import CleanError, Plan, execute, plan_clean, plan_restore, restore
 from tradingbot.ops.cleanup_store import BusyError, with_reserve
 from tradingbot.ops.fsck import examine
@@ -187,14 +187,14 @@ def test_an_archive_that_does_not_verify_deletes_nothing(home: Path, monkeypatch
     """A byte that the disk gives back otherwise: one line, no archive under any name."""
     before = data(home)
 
-    def flipping(path: Path, *words: Any) -> Any:
-        written = pack(path, *words)
-        text = bytearray(path.read_bytes())
-        text[len(text) // 3] ^= 1
-        path.write_bytes(text)
-        return written
+    def flipping(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").resolve()
+        if path.name.endswith(".tar.zst.tmp"):
+            text = bytearray(path.read_bytes())
+            text[len(text) // 3] ^= 1
+            path.write_bytes(text)
 
-    monkeypatch.setattr(cleanup, "pack", flipping)
+    monkeypatch.setattr(os, "fdatasync", flipping)
     with pytest.raises(CleanError, match=r"is no whole archive.*nothing is deleted"):
         clean(home, "ticks")
     assert (data(home), archives(home)) == (before, [])

@@ -1,8 +1,6 @@
-"""Archives: a tar inside zstd with a manifest of checksums, written, read back and unpacked in bounded memory.
+"""Archives: a tar inside zstd whose last member is a manifest of checksums, read back and unpacked in bounded memory.
 
-The manifest is the last member, because it tells what was read while the others were written. Whatever is packed
-already (`.zst`) stands in a frame of its own at the fastest level, which stores it as it is. Behind all stands a frame
-that readers skip, for no reader of zstd tells that the end of the last frame is missing.
+Behind all stands a frame that readers skip, for no reader of zstd tells that the end of the last frame is missing.
 """
 
 from __future__ import annotations
@@ -13,9 +11,9 @@ import json
 import os
 import tarfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,7 +21,10 @@ import zstandard
 
 from tradingbot.errors import UsageError
 
-__all__ = ["MANIFEST", "ArchiveError", "Contents", "Member", "Source", "contents_of", "pack", "unpack"]
+__all__ = [
+    "BLOCK", "END", "MANIFEST", "SCHEMA", "ArchiveError", "Contents", "Hashes", "Member", "Progress", "Unpacked",
+    "contents_of", "naming", "read_contents", "unpack",
+]  # fmt: skip
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
@@ -32,9 +33,8 @@ _AHEAD = 16  # blocks that may wait for their checksum
 _ASIDE = 1 << 21  # bytes of headers that may stand between two members: what tarfile reads whole
 _MAX_MANIFEST = 1 << 28
 _MAX_WINDOW = 1 << 27
-_FAST, _LEVEL = 1, 3
-_END_TEXT = b"the end of an archive of tradingbot\n"
-_END = b"\x50\x2a\x4d\x18" + len(_END_TEXT).to_bytes(4, "little") + _END_TEXT
+_TEXT = b"the end of an archive of tradingbot\n"
+END = b"\x50\x2a\x4d\x18" + len(_TEXT).to_bytes(4, "little") + _TEXT
 _DAMAGES = (
     tarfile.TarError, zstandard.ZstdError, ValueError, KeyError, TypeError, OverflowError, EOFError, RecursionError,
 )  # fmt: skip
@@ -44,15 +44,6 @@ Progress = Callable[[str, int, int], None]
 
 class ArchiveError(UsageError):
     """Say why a file is no archive of this program, or not a whole one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Name a file to pack, and the member that it becomes; `check` is asked about the open file, and may refuse it."""
-
-    path: Path
-    name: str
-    check: Callable[[os.stat_result], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +64,14 @@ class Contents:
     facts: dict[str, Any]
 
 
-class _Hashes:
+class Hashes:
     """Make SHA-256 on a thread of its own, some blocks behind whoever hands them in."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checksums")
         self._waiting: deque[Future[None]] = deque()
 
-    def __enter__(self) -> _Hashes:
+    def __enter__(self) -> Hashes:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -98,110 +89,10 @@ class _Hashes:
             self._waiting.popleft().result()
 
 
-class _Packed:
-    """Write frames of zstd to a file, a new one where the level changes."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file, self._level = file, 0
-        self._frame: Any = None
-        self.size = 0
-
-    def write(self, data: bytes, level: int) -> None:
-        """Write bytes at a level."""
-        if level != self._level:
-            self.end()
-            self._level = level
-            threads = 2 if level == _LEVEL else 0
-            packer = zstandard.ZstdCompressor(level=level, write_checksum=True, threads=threads)
-            self._frame = packer.compressobj()
-        self._file.write(self._frame.compress(data))
-        self.size += len(data)
-
-    def end(self) -> None:
-        """End the frame under way."""
-        if self._frame is not None:
-            self._file.write(self._frame.flush())
-            self._frame, self._level = None, 0
-
-
-def pack(
-    path: Path, sources: Iterable[Source], facts: dict[str, Any], total: int = 0, progress: Progress | None = None
-) -> Contents:
-    """Write an archive, and return what it holds; on return it is on the disk. Raises OSError, and leaves what it has.
-
-    A source that is gone, or is refused, is left out. One that changes while it is read raises OSError. `total` is the
-    size of all, for the progress.
-    """
-    members: list[Member] = []
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        packed = _Packed(file)
-        with _Hashes() as hashes:
-            sums: list[tuple[str, int, int, Any]] = []
-            for source in sources:
-                with contextlib.ExitStack() as opened:
-                    try:
-                        descriptor = os.open(source.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-                    except FileNotFoundError:
-                        continue
-                    plain = opened.enter_context(os.fdopen(descriptor, "rb", buffering=0))
-                    status = os.fstat(descriptor)
-                    if not source.check(status):
-                        continue
-                    sha256 = hashlib.sha256()
-                    _copy(plain, source, status, packed, lambda block, to=sha256: hashes.add(to, block))  # type: ignore[misc]
-                    sums.append((source.name, status.st_size, status.st_mtime_ns, sha256))
-                if progress is not None:
-                    progress("archiving (MB)", packed.size // 1_000_000, total // 1_000_000)
-            hashes.settle()
-            members = [Member(name, size, mtime_ns, sha.hexdigest()) for name, size, mtime_ns, sha in sums]
-        document = {"v": SCHEMA, **facts, "members": [asdict(member) for member in members]}
-        text = json.dumps(document, indent=1).encode()  # ASCII: also of names that are no UTF-8
-        packed.write(_header(MANIFEST, len(text), 0) + text + b"\0" * (-len(text) % tarfile.BLOCKSIZE), _LEVEL)
-        end = 2 * tarfile.BLOCKSIZE
-        packed.write(b"\0" * (end + -(packed.size + end) % tarfile.RECORDSIZE), _LEVEL)
-        packed.end()
-        file.write(_END)
-        file.flush()
-        os.fsync(file.fileno())
-        with contextlib.suppress(OSError):  # what is read back is to come from the disk
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    return Contents(tuple(members), facts)
-
-
-def _copy(
-    plain: IO[bytes], source: Source, status: os.stat_result, packed: _Packed, take: Callable[[bytes], None]
-) -> None:
-    """Write one file as a member; raise OSError where it is not what it was when it was opened."""
-    level = _FAST if source.path.suffix == ".zst" else _LEVEL
-    packed.write(_header(source.name, status.st_size, status.st_mtime_ns), level)
-    left = status.st_size
-    while left:
-        block = plain.read(min(left, BLOCK))
-        if not block:
-            break
-        left -= len(block)
-        take(block)
-        packed.write(block, level)
-    after = os.fstat(plain.fileno())
-    if left or (after.st_size, after.st_mtime_ns) != (status.st_size, status.st_mtime_ns):
-        raise OSError(0, "it changed while it was read", str(source.path))
-    packed.write(b"\0" * (-status.st_size % tarfile.BLOCKSIZE), level)
-
-
-def _header(name: str, size: int, mtime_ns: int) -> bytes:
-    info = tarfile.TarInfo(name)
-    info.size, info.mtime, info.mode = size, max(mtime_ns, 0) // 1_000_000_000, 0o600
-    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
-
-
-class _Unpacked:
+class Unpacked:
     """Give tarfile an archive's bytes, and no more of them than members and their headers may take."""
 
-    def __init__(self, file: IO[bytes]) -> None:
-        file.seek(max(file.seek(0, os.SEEK_END) - len(_END), 0))
-        if file.read() != _END:
-            raise ArchiveError("its end is missing")
-        file.seek(0)
+    def __init__(self, file: Any) -> None:
         reader = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
         self._stream: Any = reader.stream_reader(file, read_across_frames=True, read_size=BLOCK)
         self.budget = 0
@@ -223,7 +114,7 @@ class _Unpacked:
                 raise ArchiveError("something follows its end")
 
 
-def _members(unpacked: _Unpacked) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]:
+def _members(unpacked: Unpacked) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]:
     """Yield the members of an archive, each to be read before the next one."""
     unpacked.budget = _ASIDE
     with tarfile.open(
@@ -251,10 +142,20 @@ def _blocks(file: IO[bytes], size: int) -> Iterator[bytes]:
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[_Unpacked]:
+def _reading(path: Path) -> Iterator[Unpacked]:
+    with naming(path), path.open("rb") as file:
+        file.seek(max(file.seek(0, os.SEEK_END) - len(END), 0))
+        if file.read() != END:
+            raise ArchiveError("its end is missing")
+        file.seek(0)
+        yield Unpacked(file)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Say of which file it is that something is wrong."""
     try:
-        with path.open("rb") as file:
-            yield _Unpacked(file)
+        yield
     except ArchiveError as error:
         raise ArchiveError(f"{path} is no whole archive: {error}") from None
     except _DAMAGES as error:
@@ -266,8 +167,13 @@ def contents_of(path: Path, progress: Progress | None = None) -> Contents:
 
     Raises ArchiveError where one of them, or the manifest, is not what was written, and OSError.
     """
-    total = path.stat().st_size
-    with _reading(path) as unpacked, _Hashes() as hashes:
+    with _reading(path) as unpacked:
+        return read_contents(unpacked, path.stat().st_size, progress)
+
+
+def read_contents(unpacked: Unpacked, total: int, progress: Progress | None) -> Contents:
+    """Return what is read, held against its checksums and its manifest, as `contents_of` does; `total` is its size."""
+    with Hashes() as hashes:
         found: list[tuple[str, int, Any]] = []
         document: dict[str, Any] | None = None
         for info, file in _members(unpacked):

@@ -19,7 +19,8 @@ from tradingbot.io.audit import append_audit, user
 from tradingbot.io.overrides import Effective
 from tradingbot.io.segments import make_folder, sync_folder
 from tradingbot.io.state_files import lock_owner
-from tradingbot.ops.archives import ArchiveError, Contents, Progress, Source, contents_of, pack
+from tradingbot.ops.archive_write import Source, pack_verified
+from tradingbot.ops.archives import ArchiveError, Contents, Progress, contents_of
 from tradingbot.ops.cleanup_plan import KINDS, File, Item, archive_name, consequences, find, folder_of, identity, roots
 from tradingbot.ops.cleanup_restore import Restored, Restoring, plan_restore, restore
 from tradingbot.ops.cleanup_store import END, Plan, Stored, begin, lock_cleanups, unfinished, with_reserve
@@ -258,10 +259,7 @@ class _Run:
             "state": str(self._state_dir.absolute()), "id": plan.id,
         }  # fmt: skip
         try:
-            written = pack(partial, self._sources(), facts, plan.size, self._progress)
-            read = contents_of(partial, self._progress)
-            if written.members != read.members:
-                raise ArchiveError(f"{partial} is not what was written to it")
+            written = pack_verified(partial, self._sources(), facts, plan.size, self._progress)
             return _named(partial, folder, plan), written
         finally:
             partial.unlink(missing_ok=True)
