@@ -1,7 +1,7 @@
 # make run     set up, run the bot on the embedded exchange, thirty times as fast as life (DURATION=60: for a minute)
 # make replay  set up, replay a synthetic crash with paper orders
 # make test    set up, check and test everything
-# make crash   set up, kill it, cut its power, fill its disk: the crash test in full (about an hour; Ctrl-C and again goes on)
+# make crash   set up, kill it, cut its power, fill its disk: the crash test in full (half an hour to an hour; Ctrl-C and again goes on)
 # make check   ruff, strict typing, layers
 # make bench   figures, as ratios measured in one run
 # make system  install the Debian packages that tests need (as root; elsewhere: say which)
