@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.streams import _ticks
 from tradingbot.io.jsonl import encode
 from tradingbot.io.sealing import seal
-from tradingbot.ops.archive_write import Source, pack, pack_verified
+from tradingbot.ops.cleanup.archive_write import Source, pack, pack_verified
 
 ROUNDS = 5
 FILE_MB = 25  # of a sealed segment; logs are rotated at as much

@@ -17,7 +17,7 @@ from tradingbot.io.lines import close_line
 from tradingbot.io.segments import series_of
 from tradingbot.io.streams import FOLDERS, JOURNAL, Stream, lead_of, tick_json
 from tradingbot.market.ticker import Ticker
-from tradingbot.ops.compare import compare
+from tradingbot.ops.record.compare import compare
 
 T = 1_795_305_600_000  # 00:00 UTC
 DAY_S, SYMBOLS = 86_400, 50

@@ -18,7 +18,7 @@ from tradingbot.io.checkpoints import checkpoint_texts
 from tradingbot.io.jsonl import RotatingJSONLWriter
 from tradingbot.io.stream_writer import StreamWriter
 from tradingbot.market.ticker import Ticker
-from tradingbot.ops.prove import prove
+from tradingbot.ops.record.prove import prove
 from tradingbot.services.recorder import Recorder
 
 ROUNDS = 5

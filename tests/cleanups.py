@@ -17,7 +17,7 @@ from tradingbot.io.overrides import Effective, read_settings
 from tradingbot.io.sealing import seal
 from tradingbot.io.segments import list_segments
 from tradingbot.io.streams import FOLDERS
-from tradingbot.ops.cleanup import Plan, Report, execute, plan_clean
+from tradingbot.ops.cleanup.cleanup import Plan, Report, execute, plan_clean
 
 YES = ("--yes", "--why", "drill")
 SMALL = ("--set", "MAX_FILE_MB=0.06", "--set", "EMBEDDED_SYMBOLS=2")

@@ -13,8 +13,8 @@ from zlib import crc32
 from tests.test_replay import crash_csv
 from tradingbot.cli import main
 from tradingbot.io.jsonl import Damage
-from tradingbot.ops.findings import Report
-from tradingbot.ops.fsck import examine
+from tradingbot.ops.record.findings import Report
+from tradingbot.ops.record.fsck import examine
 
 TICKS = "drop_windows/ticks"
 LIMIT = 10_000_000_000

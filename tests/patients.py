@@ -16,7 +16,7 @@ from tradingbot.config import FLAGS
 from tradingbot.io.home import Home
 from tradingbot.io.state_files import StateLock
 from tradingbot.ops.checkup import Finding, Verdict
-from tradingbot.ops.doctor_patient import Patient, meet
+from tradingbot.ops.doctor.patient import Patient, meet
 
 OK, WARNING, FAILED, NOT_APPLICABLE = Verdict.OK, Verdict.WARNING, Verdict.FAILED, Verdict.NOT_APPLICABLE
 FIX = ("--yes", "--why", "drill")

@@ -15,9 +15,9 @@ from tradingbot.io.home import Home
 from tradingbot.io.override_file import change_overrides, read_entries
 from tradingbot.io.overrides import Effective, read_settings
 from tradingbot.io.state_files import StateLock
-from tradingbot.ops.rollback import Report, execute, plan_rollback, plan_undo
-from tradingbot.ops.rollback_plan import Plan
-from tradingbot.ops.rollback_store import Stored
+from tradingbot.ops.rollback.plan import Plan
+from tradingbot.ops.rollback.rollback import Report, execute, plan_rollback, plan_undo
+from tradingbot.ops.rollback.store import Stored
 
 YES = ("--why", "drill", "--yes", "--json")
 

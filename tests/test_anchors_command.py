@@ -23,8 +23,8 @@ from tradingbot.io.jsonl import decode, encode
 from tradingbot.io.requests import BadRequest, Requested, RequestFolder, ResetAnchors, put_request
 from tradingbot.io.state_files import StateLock
 from tradingbot.ops.anchors import known_anchors
-from tradingbot.ops.history import History
-from tradingbot.ops.prove import prove
+from tradingbot.ops.record.history import History
+from tradingbot.ops.record.prove import prove
 from tradingbot.services.operator import OperatorRequests
 
 

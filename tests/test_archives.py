@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 import zstandard
 
-from tradingbot.ops import archive_write, archives
-from tradingbot.ops.archive_write import Source, pack, pack_verified
-from tradingbot.ops.archives import ArchiveError, Contents, Member, contents_of, unpack
+from tradingbot.ops.cleanup import archive_write, archives
+from tradingbot.ops.cleanup.archive_write import Source, pack, pack_verified
+from tradingbot.ops.cleanup.archives import ArchiveError, Contents, Member, contents_of, unpack
 
 NAMES = (
     "a.zst",

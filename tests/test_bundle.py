@@ -19,8 +19,8 @@ from tests.patients import status
 from tests.test_live import call, command
 from tradingbot.errors import UsageError
 from tradingbot.io.home import Home
-from tradingbot.ops import bundle
-from tradingbot.ops.redaction import Redactor, secrets_of
+from tradingbot.ops.doctor import bundle
+from tradingbot.ops.doctor.redaction import Redactor, secrets_of
 
 CANARY = {
     "TRADINGBOT_API_KEY": "canary/Key+1 &more=ü",

@@ -24,13 +24,16 @@ from tradingbot.io import sealing
 from tradingbot.io.jsonl import RotatingJSONLWriter
 from tradingbot.io.segments import list_segments
 from tradingbot.io.state_files import StateLock
-from tradingbot.ops import archives as archives_module
-from tradingbot.ops import cleanup, cleanup_restore, cleanup_store, cleanup_ticks
-from tradingbot.ops.archives import ArchiveError
-from tradingbot.ops.cleanup import CleanError, Plan, execute, plan_clean, plan_restore, restore
-from tradingbot.ops.cleanup_store import BusyError, with_reserve
-from tradingbot.ops.fsck import examine
-from tradingbot.ops.prove import prove
+from tradingbot.ops.cleanup import archives as archives_module
+from tradingbot.ops.cleanup import cleanup
+from tradingbot.ops.cleanup import restore as cleanup_restore
+from tradingbot.ops.cleanup import store as cleanup_store
+from tradingbot.ops.cleanup import ticks as cleanup_ticks
+from tradingbot.ops.cleanup.archives import ArchiveError
+from tradingbot.ops.cleanup.cleanup import CleanError, Plan, execute, plan_clean, plan_restore, restore
+from tradingbot.ops.cleanup.store import BusyError, with_reserve
+from tradingbot.ops.record.fsck import examine
+from tradingbot.ops.record.prove import prove
 
 STREAMS = ("ticks", "snapshots", "windows", "anchors")
 HOSTILE = ("a\nb.html", "\x1b[31mred.html", os.fsdecode(b"\xff\xfe.json"), "ü.html", "-rf.html", "$(id).html")

@@ -13,9 +13,9 @@ from tests.test_live import bot, call, status_of, wait_for
 from tradingbot.io.jsonl import read_jsonl
 from tradingbot.io.requests import DeleteTicks, put_request, signature
 from tradingbot.io.segments import list_segments
-from tradingbot.ops import cleanup_ticks
-from tradingbot.ops.cleanup import Plan, execute, plan_clean
-from tradingbot.ops.prove import prove
+from tradingbot.ops.cleanup import ticks as cleanup_ticks
+from tradingbot.ops.cleanup.cleanup import Plan, execute, plan_clean
+from tradingbot.ops.record.prove import prove
 
 TICKS = "state/drop_windows/ticks"
 

@@ -18,20 +18,21 @@ from tests.rollbacks import settings
 from tests.test_live import bot, call, command, status_of
 from tradingbot.errors import UsageError
 from tradingbot.io.state_files import StateLock
-from tradingbot.ops import code_git, code_rollback
 from tradingbot.ops.checkup import Finding, Verdict
-from tradingbot.ops.code_deploy import DeployError, Launch, check_reads
-from tradingbot.ops.code_deploy import _split as split_command
-from tradingbot.ops.code_files import left_out_by
-from tradingbot.ops.code_git import candidates, open_checkout
-from tradingbot.ops.code_plan import plan_code
-from tradingbot.ops.code_rollback import CodeReport, CodeRollbackError, execute_code
-from tradingbot.ops.code_trial import _not_built as not_built
-from tradingbot.ops.code_trial import try_tests
-from tradingbot.ops.prove import prove
-from tradingbot.ops.restart import find_bot
-from tradingbot.ops.rollback_plan import Plan
-from tradingbot.ops.rollback_store import BusyError, Stored, past_rollbacks
+from tradingbot.ops.code import code_rollback
+from tradingbot.ops.code import git as code_git
+from tradingbot.ops.code.code_rollback import CodeReport, CodeRollbackError, execute_code
+from tradingbot.ops.code.deploy import DeployError, Launch, check_reads
+from tradingbot.ops.code.deploy import _split as split_command
+from tradingbot.ops.code.files import left_out_by
+from tradingbot.ops.code.git import candidates, open_checkout
+from tradingbot.ops.code.plan import plan_code
+from tradingbot.ops.code.trial import _not_built as not_built
+from tradingbot.ops.code.trial import try_tests
+from tradingbot.ops.record.prove import prove
+from tradingbot.ops.rollback.plan import Plan
+from tradingbot.ops.rollback.restart import find_bot
+from tradingbot.ops.rollback.store import BusyError, Stored, past_rollbacks
 
 STEPS = ("begin", "commit", "worktree", "environment", "tests", "observe", "end")
 

@@ -26,9 +26,9 @@ from tradingbot.errors import SettingsError, UsageError
 from tradingbot.io.segments import list_segments
 from tradingbot.io.streams import FOLDERS, Stream, output_record
 from tradingbot.market.ticker import Ticker
-from tradingbot.ops.compare import compare
-from tradingbot.ops.comparison import Comparison, Side
-from tradingbot.ops.differences import Kind
+from tradingbot.ops.record.compare import compare
+from tradingbot.ops.record.comparison import Comparison, Side
+from tradingbot.ops.record.differences import Kind
 
 ETH = "ETH/USDT"
 MIRRORED = {Kind.GAINED: Kind.LOST, Kind.LOST: Kind.GAINED}

@@ -21,7 +21,7 @@ from tradingbot.engine.events import Decision, SettingsChanged, Trade
 from tradingbot.io.segments import list_segments
 from tradingbot.io.streams import FOLDERS, JOURNAL, Stream
 from tradingbot.market.ticker import Ticker
-from tradingbot.ops.compare import compare
+from tradingbot.ops.record.compare import compare
 
 ETH = "ETH/USDT"
 

@@ -23,7 +23,7 @@ from tradingbot.io.state_files import StateLock
 from tradingbot.io.stream_tables import SCHEMAS
 from tradingbot.io.streams import FOLDERS, Stream, event_record, tick_record
 from tradingbot.market.ticker import Ticker
-from tradingbot.ops.prove import prove
+from tradingbot.ops.record.prove import prove
 
 T = 1_767_225_600_000
 SENSITIVE = ("--set", "DROP_TRIGGER_VALUE=0.996")

@@ -30,8 +30,11 @@ from tests.patients import (
 )
 from tests.test_live import bot, call, command
 from tradingbot.config import registry
-from tradingbot.ops import doctor_disk, doctor_market, doctor_start, doctor_state
-from tradingbot.ops.doctor_patient import PLAIN
+from tradingbot.ops.doctor import disk as doctor_disk
+from tradingbot.ops.doctor import market as doctor_market
+from tradingbot.ops.doctor import start as doctor_start
+from tradingbot.ops.doctor import state as doctor_state
+from tradingbot.ops.doctor.patient import PLAIN
 
 FAST = ("--set", "EMBEDDED_SPEED=40", "--set", "EMBEDDED_SYMBOLS=2", "--set", "DROP_TRIGGER_VALUE=0.998")
 SILENT = {

@@ -38,9 +38,10 @@ from tests.test_restarts import exchange
 from tradingbot.engine.events import Decision
 from tradingbot.exchange.probe import probe
 from tradingbot.io.saved import anchors_line, save_anchors
-from tradingbot.ops import doctor_exchange, doctor_past
-from tradingbot.ops.doctor_exchange import Probe
-from tradingbot.ops.doctor_fixes import audit
+from tradingbot.ops.doctor import exchange as doctor_exchange
+from tradingbot.ops.doctor import past as doctor_past
+from tradingbot.ops.doctor.exchange import Probe
+from tradingbot.ops.doctor.fixes import audit
 
 FAST = ("--set", "EMBEDDED_SPEED=40", "--set", "EMBEDDED_SYMBOLS=2")
 KEYS = {"TRADINGBOT_API_KEY": "key", "TRADINGBOT_API_SECRET": "secret"}
@@ -227,7 +228,7 @@ def test_damaged_anchors_are_found_and_set_aside(tmp_path: Path, damage: str) ->
         )
     found = one(doctor_past.anchors(patient(tmp_path)))
     assert (found.verdict, found.profile) == (FAILED, "anchor")
-    from tradingbot.ops.doctor import apply_fix, plan_fix
+    from tradingbot.ops.doctor.diagnose import apply_fix, plan_fix
 
     seen = patient(tmp_path)
     plan = plan_fix("anchors", seen)
@@ -400,7 +401,7 @@ def test_an_environment_is_left_alone_while_a_bot_runs_or_where_it_is_none(check
         done = fix_environment(checkout, "--fix", "environment", *FIX)
     assert (done.returncode, "refused while a bot runs" in done.stdout) == (2, True), done.stdout
     assert not (checkout / ".venv.new").exists()
-    from tradingbot.ops.environment import plan_rebuild
+    from tradingbot.ops.doctor.environment import plan_rebuild
 
     plan = plan_rebuild("/usr", "/usr")
     assert (plan.steps, "no virtual environment" in plan.says) == ((), True)

@@ -29,8 +29,8 @@ from tradingbot.config import make_settings
 from tradingbot.engine.events import SettingsChanged
 from tradingbot.errors import SettingsError, UsageError
 from tradingbot.ops.checkup import Verdict
-from tradingbot.ops.compare import compare
-from tradingbot.ops.variants import run_variants
+from tradingbot.ops.record.compare import compare
+from tradingbot.ops.record.variants import run_variants
 from tradingbot.research.outcomes import FEW, SymbolTicks, after, luck
 
 NOTEBOOK = ROOT / "notebooks" / "drop_triggers.ipynb"

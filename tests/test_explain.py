@@ -24,8 +24,8 @@ from tradingbot.io.sealing import seal
 from tradingbot.io.segments import list_segments, series_of
 from tradingbot.io.state_files import StateLock
 from tradingbot.market.anchor_manager import SavedAnchor
-from tradingbot.ops.explain import explain, latest_trigger
-from tradingbot.ops.history import History
+from tradingbot.ops.record.explain import explain, latest_trigger
+from tradingbot.ops.record.history import History
 from tradingbot.ui.explanation import explanation_text, span_text, utc_text
 
 EVENTFUL = ("--set", "DROP_TRIGGER_VALUE=0.996", "--set", "GLOBAL_TRADING=true", "--set", "EMBEDDED_SYMBOLS=3")

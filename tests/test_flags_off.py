@@ -18,7 +18,7 @@ from tradingbot.io.overrides import read_settings
 from tradingbot.io.stream_writer import StreamWriter
 from tradingbot.io.streams import JOURNAL, Stream
 from tradingbot.market.anchor_manager import AnchorManager
-from tradingbot.ops.prove import prove
+from tradingbot.ops.record.prove import prove
 from tradingbot.services import keeper, market_data
 from tradingbot.services.session import Session
 from tradingbot.services.virtual import VirtualLoop, run_virtual

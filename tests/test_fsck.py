@@ -17,8 +17,8 @@ from tradingbot.io.sealing import seal
 from tradingbot.io.segments import manifest_path
 from tradingbot.io.streams import event_record, tick_record
 from tradingbot.market.ticker import Ticker
-from tradingbot.ops.findings import Ill
-from tradingbot.ops.repair import plan
+from tradingbot.ops.record.findings import Ill
+from tradingbot.ops.record.repair import plan
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_each_kind_of_damage_is_named_by_file_and_line(state: Path, name: str) -
 )  # fmt: skip
 def test_a_record_with_a_right_checksum_and_odd_members_raises_nothing(state: Path, members: bytes) -> None:
     """Whatever was written with a checksum is looked at, and told in words, without a traceback."""
-    from tradingbot.ops.fsck_text import report_text
+    from tradingbot.ops.record.fsck_text import report_text
 
     for path in (series(state)[0], state / "journal" / sorted((state / "journal").iterdir())[0].name):
         edit(path, 3, lambda line: signed(members) + line)

@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.rollbacks import ANCHOR, overrides
 from tests.test_live import bot, status_of, wait_for
-from tradingbot.ops.prove import prove
+from tradingbot.ops.record.prove import prove
 
 NOTEBOOKS = ROOT / "notebooks"
 LIVELY = ("--set", "EMBEDDED_SPEED=40", "--set", "EMBEDDED_SYMBOLS=2", "--set", "DROP_TRIGGER_VALUE=0.996")

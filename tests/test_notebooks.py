@@ -21,8 +21,8 @@ import pytest
 from tests.conftest import ROOT
 from tests.made_notebooks import made
 from tests.test_live import bot
-from tradingbot.ops.notebooks import find_notebook, notebook_names
-from tradingbot.ops.report_parameters import read_parameters
+from tradingbot.ops.report.notebooks import find_notebook, notebook_names
+from tradingbot.ops.report.parameters import read_parameters
 
 FOLDER = ROOT / "notebooks"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
@@ -234,7 +234,7 @@ def test_the_wheel_holds_the_notebooks_and_an_installed_package_finds_them(tmp_p
 def test_a_copy_never_writes_over_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A changed notebook stays, is named, and the exit code says so; a link is not followed."""
     from tradingbot.cli import main
-    from tradingbot.ops import notebooks
+    from tradingbot.ops.report import notebooks
 
     (tmp_path / "shipped").mkdir()
     for name in ("one", "two", "three"):

@@ -16,7 +16,7 @@ from tests.test_live import bot, call, status_of
 from tradingbot.errors import UsageError
 from tradingbot.io.state_files import StateLock
 from tradingbot.ops.checkup import Verdict
-from tradingbot.ops.watch import Standing, Watcher
+from tradingbot.ops.watch.watcher import Standing, Watcher
 from tradingbot.ui.dashboard import rows
 from tradingbot.ui.live_chart import LiveChart
 from tradingbot.ui.live_html import banner, decisions_table, symbols_table
@@ -135,8 +135,8 @@ def test_rows_say_how_much_of_the_drop_has_been_fallen(ended: Path) -> None:
 
 def test_the_past_of_a_symbol_is_read_once_and_then_followed(ended: Path) -> None:
     """All recorded prices of its span, in order; a second look finds nothing new; triggers come from the journal."""
-    from tradingbot.ops.history import History
-    from tradingbot.ops.live_past import DecisionPast, PricePast
+    from tradingbot.ops.record.history import History
+    from tradingbot.ops.watch.live_past import DecisionPast, PricePast
 
     status = status_of(ended)
     past = PricePast(ended / "state", "BTC/USDT", span_min=5)
@@ -156,7 +156,7 @@ def test_the_past_of_a_symbol_is_read_once_and_then_followed(ended: Path) -> Non
 
 def test_with_the_streams_off_the_chart_is_drawn_from_what_statuses_tell(ended: Path, tmp_path: Path) -> None:
     """A point a status, and the verdict says that recording is off."""
-    from tradingbot.ops.live_past import PricePast
+    from tradingbot.ops.watch.live_past import PricePast
 
     status = status_of(copy_of(ended, tmp_path))
     for stream in ("ticks", "snapshots", "windows", "anchors"):

@@ -27,8 +27,8 @@ from tradingbot.io.home import find_home
 from tradingbot.io.override_file import CLEAR, Override, change_overrides, peek_entries, read_entries
 from tradingbot.io.overrides import Effective, read_settings
 from tradingbot.market.ticker import Ticker
-from tradingbot.ops.prove import prove
-from tradingbot.ops.switch import plan_switch, switch
+from tradingbot.ops.record.prove import prove
+from tradingbot.ops.rollback.switch import plan_switch, switch
 from tradingbot.services.live_settings import LiveSettings
 
 ANCHOR, POLL = "FEATURE_ANCHOR_ENABLED", "POLL_S"

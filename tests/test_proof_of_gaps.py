@@ -19,8 +19,8 @@ from tradingbot.io.jsonl import decode, encode
 from tradingbot.io.segments import list_segments
 from tradingbot.io.streams import FOLDERS, JOURNAL, Stream, output_record
 from tradingbot.market.ticker import Ticker
-from tradingbot.ops.proof import SessionProof
-from tradingbot.ops.prove import Proof, prove
+from tradingbot.ops.record.proof import SessionProof
+from tradingbot.ops.record.prove import Proof, prove
 from tradingbot.services.housekeeping import Housekeeper
 
 Lines = list[bytes]

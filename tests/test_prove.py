@@ -19,7 +19,7 @@ from tradingbot.io.lines import close_line
 from tradingbot.io.segments import list_segments
 from tradingbot.io.streams import input_of, lead_of, rejection_record, tick_json, tick_record
 from tradingbot.market.ticker import Ticker
-from tradingbot.ops.prove import prove
+from tradingbot.ops.record.prove import prove
 
 EVENTFUL = ("--set", "DROP_TRIGGER_VALUE=0.996", "--set", "GLOBAL_TRADING=true", "--set", "EMBEDDED_SYMBOLS=3")
 

@@ -20,8 +20,8 @@ from tradingbot.io.segments import load_frames, manifest_path
 from tradingbot.io.state_files import StateLock
 from tradingbot.io.streams import event_record, tick_record
 from tradingbot.market.ticker import Ticker
-from tradingbot.ops.findings import Ill
-from tradingbot.ops.repair import Step, Work, plan, repair
+from tradingbot.ops.record.findings import Ill
+from tradingbot.ops.record.repair import Step, Work, plan, repair
 
 
 @pytest.fixture(scope="module")

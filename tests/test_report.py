@@ -22,8 +22,8 @@ import pytest
 
 from tests.crash import machine
 from tests.made_notebooks import IMPORTS, made
-from tradingbot.ops.report_index import Report, forget_old, list_reports, write_index, write_record
-from tradingbot.ops.report_page import findings_table
+from tradingbot.ops.report.index import Report, forget_old, list_reports, write_index, write_record
+from tradingbot.ops.report.page import findings_table
 
 HOSTILE = (
     "<script>alert(1)</script>\\x1b[31mred\\x1b]0;title\\x07<img src=http://example.org/x.png> ![x](http://example.org)"

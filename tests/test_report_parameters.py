@@ -15,8 +15,8 @@ import pytest
 
 from tests.made_notebooks import made
 from tradingbot.errors import UsageError
-from tradingbot.ops.notebooks import find_notebook
-from tradingbot.ops.report_parameters import give, read_parameters
+from tradingbot.ops.report.notebooks import find_notebook
+from tradingbot.ops.report.parameters import give, read_parameters
 
 CELL = """\
 # what it looks at

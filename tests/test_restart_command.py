@@ -18,8 +18,8 @@ from tradingbot.io.home import Home
 from tradingbot.io.overrides import read_settings
 from tradingbot.io.requests import BadRequest, RequestFolder, ResetAnchors, Restart, put_request
 from tradingbot.io.state_files import StateLock
-from tradingbot.ops.prove import prove
-from tradingbot.ops.restart import find_bot
+from tradingbot.ops.record.prove import prove
+from tradingbot.ops.rollback.restart import find_bot
 from tradingbot.services.operator import OperatorRequests
 from tradingbot.services.session import Session
 
@@ -76,7 +76,7 @@ def test_a_bot_that_hears_nothing_is_told_of_and_the_request_withdrawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It must not restart an hour later, when nobody expects it any more."""
-    from tradingbot.ops import restart
+    from tradingbot.ops.rollback import restart
 
     monkeypatch.setattr(restart, "START_S", 0.2)
     with StateLock(tmp_path, 5):

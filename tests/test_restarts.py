@@ -20,7 +20,7 @@ from tradingbot.io.jsonl_read import Found, read_jsonl
 from tradingbot.io.saved import CHECKPOINT
 from tradingbot.io.segments import list_segments
 from tradingbot.io.streams import FOLDERS, JOURNAL
-from tradingbot.ops.prove import prove
+from tradingbot.ops.record.prove import prove
 
 pytestmark = pytest.mark.feature("FEATURE_WARMSTART_TICKS")
 

@@ -31,17 +31,18 @@ from tradingbot.io.home import Home
 from tradingbot.io.lines import decode
 from tradingbot.io.override_file import CLEAR, Override, change_overrides, read_entries
 from tradingbot.io.overrides import read_settings
-from tradingbot.ops import rollback, rollback_store
-from tradingbot.ops.rollback import RollbackError, execute, plan_rollback, plan_undo
-from tradingbot.ops.rollback_plan import PROFILES, Plan
-from tradingbot.ops.rollback_store import BusyError, Stored, find, lock_rollbacks, past_rollbacks
+from tradingbot.ops.rollback import rollback
+from tradingbot.ops.rollback import store as rollback_store
+from tradingbot.ops.rollback.plan import PROFILES, Plan
+from tradingbot.ops.rollback.rollback import RollbackError, execute, plan_rollback, plan_undo
+from tradingbot.ops.rollback.store import BusyError, Stored, find, lock_rollbacks, past_rollbacks
 
 STEPS = ("begin", "backup", "overrides", "adopted", "restart", "check", "end")
 WRITERS = (
-    "tradingbot.ops.rollback_store.make_folder", "tradingbot.ops.rollback_store.write_atomic",
-    "tradingbot.ops.rollback.append_audit", "tradingbot.ops.rollback.write_atomic",
-    "tradingbot.ops.rollback.make_folder", "tradingbot.io.override_file.append_audit",
-    "tradingbot.io.override_file.write_atomic", "tradingbot.ops.rollback_store.Stored.record",
+    "tradingbot.ops.rollback.store.make_folder", "tradingbot.ops.rollback.store.write_atomic",
+    "tradingbot.ops.rollback.rollback.append_audit", "tradingbot.ops.rollback.rollback.write_atomic",
+    "tradingbot.ops.rollback.rollback.make_folder", "tradingbot.io.override_file.append_audit",
+    "tradingbot.io.override_file.write_atomic", "tradingbot.ops.rollback.store.Stored.record",
 )  # fmt: skip
 
 
@@ -383,7 +384,7 @@ def test_copies_and_a_report_are_kept(tmp_path: Path) -> None:
 
 def test_a_word_of_the_feature_in_the_log_fails_the_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Exit 1, half done, told in the report; a reason that names the word does not."""
-    from tradingbot.ops.rollback_check import _silent
+    from tradingbot.ops.rollback.check import _silent
 
     (tmp_path / "logs").mkdir()
     path = tmp_path / "logs" / "trading_bot_20260101.log"

@@ -24,10 +24,10 @@ from tests.rollbacks import (
 )
 from tests.test_live import bot, call, status_of, wait_for
 from tests.test_restarts import exchange
-from tradingbot.ops.prove import prove
-from tradingbot.ops.rollback import plan_rollback
-from tradingbot.ops.rollback_plan import PROFILES
-from tradingbot.ops.rollback_store import past_rollbacks
+from tradingbot.ops.record.prove import prove
+from tradingbot.ops.rollback.plan import PROFILES
+from tradingbot.ops.rollback.rollback import plan_rollback
+from tradingbot.ops.rollback.store import past_rollbacks
 
 FAST = ("--set", "EMBEDDED_SPEED=40", "--set", "EMBEDDED_SYMBOLS=2")
 STREAMS = ("ticks", "snapshots", "windows", "anchors")
@@ -157,7 +157,7 @@ def test_killed_between_two_steps_it_goes_on_when_it_is_run_again(tmp_path: Path
     code = """
 import os, signal, sys
 from tradingbot import cli
-from tradingbot.ops.rollback_store import Stored
+from tradingbot.ops.rollback.store import Stored
 record, step = Stored.record, sys.argv.pop(1)
 def record_and_die(self, name, facts):
     record(self, name, facts)

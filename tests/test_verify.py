@@ -26,19 +26,18 @@ from tradingbot.config import FLAGS, make_settings
 from tradingbot.engine.events import SettingsChanged
 from tradingbot.io.lines import decode, encode
 from tradingbot.io.override_file import CLEAR
-from tradingbot.ops import inputs
-from tradingbot.ops import monitor as monitoring
-from tradingbot.ops import verify as verifying
-from tradingbot.ops import verify_checks as checks
-from tradingbot.ops import verify_record as record
 from tradingbot.ops.checkup import Finding, Verdict
-from tradingbot.ops.monitor import Monitor
-from tradingbot.ops.own_tests import find_checkout, own_tests
-from tradingbot.ops.recompute import recompute
-from tradingbot.ops.scene import Look, Scene, look_at
-from tradingbot.ops.scratch import Scratch, Tried
-from tradingbot.ops.verify import CHECKLIST, VerifyReport, verify
-from tradingbot.ops.verify_start import STARTED, started
+from tradingbot.ops.record import inputs
+from tradingbot.ops.verify import checklist as verifying
+from tradingbot.ops.verify import checks, record
+from tradingbot.ops.verify import monitor as monitoring
+from tradingbot.ops.verify.checklist import CHECKLIST, VerifyReport, verify
+from tradingbot.ops.verify.monitor import Monitor
+from tradingbot.ops.verify.own_tests import find_checkout, own_tests
+from tradingbot.ops.verify.recompute import recompute
+from tradingbot.ops.verify.scene import Look, Scene, look_at
+from tradingbot.ops.verify.scratch import Scratch, Tried
+from tradingbot.ops.verify.start import STARTED, started
 
 LIVELY = ("--set", "EMBEDDED_SPEED=30", "--set", "EMBEDDED_SYMBOLS=3", "--set", "DROP_TRIGGER_VALUE=0.998")
 OK, WARNING, FAILED, NOT_APPLICABLE = Verdict.OK, Verdict.WARNING, Verdict.FAILED, Verdict.NOT_APPLICABLE

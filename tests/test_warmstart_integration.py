@@ -25,7 +25,7 @@ from tradingbot.errors import StateError
 from tradingbot.io.lines import encode
 from tradingbot.io.saved import ANCHORS, CHECKPOINT
 from tradingbot.market.ticker import Ticker
-from tradingbot.ops.prove import prove
+from tradingbot.ops.record.prove import prove
 from tradingbot.services.warm_start import recover
 
 pytestmark = pytest.mark.feature("FEATURE_WARMSTART_TICKS")

@@ -15,7 +15,7 @@ from tests.crash.machine import Point
 from tests.crash.power import check_bot
 from tests.crash.rows import Outcome, Row
 from tradingbot.engine.events import Condition, ConditionName, Input
-from tradingbot.ops.prove import prove
+from tradingbot.ops.record.prove import prove
 
 ERRORS = ("ENOSPC", "EIO", "EROFS", "EACCES", "EDQUOT", "EMFILE")
 FAILING = ("writer", "memory")

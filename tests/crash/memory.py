@@ -30,7 +30,7 @@ from tradingbot.engine.events import (
 from tradingbot.io.lines import decode, encode
 from tradingbot.io.streams import FOLDERS, JOURNAL, Control, Stream, control_record, rejection_record, tick_record
 from tradingbot.market.ticker import Ticker
-from tradingbot.ops.prove import prove
+from tradingbot.ops.record.prove import prove
 from tradingbot.services import memory as memory_service
 from tradingbot.services import warm_start
 from tradingbot.services.memory import Recovered, last_sid

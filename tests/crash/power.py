@@ -21,7 +21,7 @@ from tradingbot.io.lines import to_json
 from tradingbot.io.sealing import seal
 from tradingbot.io.segments import list_segments, names_by_series
 from tradingbot.io.streams import FOLDERS, JOURNAL, Stream
-from tradingbot.ops.prove import prove
+from tradingbot.ops.record.prove import prove
 
 SERIES = ("BTC_USDT", "ETH_USDT", "X_USDT")
 FSYNC_S = 0.02

@@ -53,7 +53,7 @@ class Status(Shown):
     @property
     def says(self) -> str:
         """Return in a sentence which bot this is."""
-        from tradingbot.ops.rollback_text import notes_ahead
+        from tradingbot.ops.rollback.text import notes_ahead
 
         return f"{self.state_dir}: {notes_ahead({'bot': self.bot, 'trouble': ''})[0]}"
 
@@ -128,7 +128,7 @@ def status(home: Place = None, *, state: Place = None, config: Place = None, las
     (False, 'stopping', ['BTC/USDT', 'ETH/USDT'])
     """
     from tradingbot.ops.control import read_status
-    from tradingbot.ops.restart import find_bot, status_of
+    from tradingbot.ops.rollback.restart import find_bot, status_of
 
     target = target_at(home, state, config)
     record = status_of(target.state_dir) if last else read_status(target.state_dir)
@@ -205,7 +205,7 @@ def flags(
     """
     from tradingbot.config import FLAGS, check_value
     from tradingbot.io.override_file import CLEAR
-    from tradingbot.ops.switch import flag_rows, plan_switch, switch, was_adopted
+    from tradingbot.ops.rollback.switch import flag_rows, plan_switch, switch, was_adopted
     from tradingbot.ui.switch_tables import switched_text
 
     strangers = [key for key in changes if key not in FLAGS]

@@ -12,7 +12,7 @@ from tradingbot.ops.checkup import Finding, Verdict, findings_text, worst
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tradingbot.ops.verify import VerifyReport
+    from tradingbot.ops.verify.checklist import VerifyReport
 
 __all__ = ["Checked", "checked_by", "doctor", "findings_html", "not_applicable", "verify"]
 
@@ -138,7 +138,7 @@ def verify(
     >>> tb.verify(tempfile.mkdtemp()).verdict  # where no bot runs
     'NO-GO'
     """
-    from tradingbot.ops.verify import verify as ops
+    from tradingbot.ops.verify.checklist import verify as ops
 
     effective = effective_at(home, state, config)
     return checked_by(ops(effective, last_min=last_minutes, monitor_s=monitor_s, tests=tests, why=why))
@@ -163,7 +163,7 @@ def doctor(home: Place = None, *, state: Place = None, config: Place = None) -> 
     >>> {finding.verdict.value for finding in found.findings} <= {"ok", "not applicable", "warning", "failed"}
     True
     """
-    from tradingbot.ops.doctor import diagnose
+    from tradingbot.ops.doctor.diagnose import diagnose
 
     place = home_at(home)
     report = diagnose(place, config=str(config) if config else None, state=str(state) if state else None)

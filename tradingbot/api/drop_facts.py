@@ -11,7 +11,7 @@ import numpy as np
 from tradingbot.api.drop_tables import instalments
 from tradingbot.config import Settings, make_settings
 from tradingbot.errors import TradingBotError, UsageError
-from tradingbot.ops.variants import Variants, run_variants
+from tradingbot.ops.record.variants import Variants, run_variants
 from tradingbot.research.frames import in_ms
 from tradingbot.research.journal import STOPPED
 from tradingbot.research.load import Recorded

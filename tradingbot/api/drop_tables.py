@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tradingbot.config import Settings
-from tradingbot.ops.variants import Variants
+from tradingbot.ops.record.variants import Variants
 from tradingbot.research.frames import in_ms, utc
 from tradingbot.research.outcomes import HORIZONS_MIN, Luck
 from tradingbot.research.survey import HOUR_MS, Approach, Coverage, Near, TickSurvey

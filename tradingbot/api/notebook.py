@@ -9,7 +9,7 @@ from typing import Any
 
 from tradingbot.errors import TradingBotError
 from tradingbot.ops.checkup import Finding, Verdict, findings_text
-from tradingbot.ops.report_page import FINDINGS_TYPE, findings_table
+from tradingbot.ops.report.page import FINDINGS_TYPE, findings_table
 
 __all__ = ["CheckFailedError", "conclude", "prepare_notebook"]
 

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 from tradingbot.config import FLAGS
 from tradingbot.errors import UsageError
 from tradingbot.ops.checkup import Finding, Verdict, findings_text
-from tradingbot.ops.live_past import DecisionPast, PricePast
-from tradingbot.ops.own_bot import OwnBot
-from tradingbot.ops.watch import Seen, Standing, Watch, Watcher, watch_findings
+from tradingbot.ops.watch.live_past import DecisionPast, PricePast
+from tradingbot.ops.watch.own_bot import OwnBot
+from tradingbot.ops.watch.watcher import Seen, Standing, Watch, Watcher, watch_findings
 
 if TYPE_CHECKING:
     from tradingbot.io.overrides import Effective
@@ -296,7 +296,7 @@ class LiveView:
 
     def switch(self, flag: str, on: bool | None, why: str) -> str:
         """Switch a flag by an audited override, as `tradingbot flags set` does; return what came of it."""
-        from tradingbot.ops.switch import switch
+        from tradingbot.ops.rollback.switch import switch
 
         if not why:
             raise UsageError("nothing was changed: say why, for the audit")
@@ -314,7 +314,7 @@ class LiveView:
 
     def _plan(self, flag: str, on: bool | None) -> Any:
         from tradingbot.io.override_file import CLEAR
-        from tradingbot.ops.switch import plan_switch
+        from tradingbot.ops.rollback.switch import plan_switch
 
         return plan_switch(self._effective(), {flag: CLEAR if on is None else on})
 

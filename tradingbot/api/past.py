@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from tradingbot.ops.comparison import Comparison
+    from tradingbot.ops.record.comparison import Comparison
 
 __all__ = ["Compared", "Explained", "compare", "explain"]
 
@@ -144,7 +144,7 @@ def compare(
     >>> found == tb.compare(home, DROP_TRIGGER_VALUE=0.996), tb.compare(home, DROP_TRIGGER_VALUE=0.997).is_equal
     (True, True)
     """
-    from tradingbot.ops import compare as ops
+    from tradingbot.ops.record import compare as ops
 
     if not settings and not against:
         raise UsageError("nothing to compare: name a setting, as in tb.compare(home, DROP_TRIGGER_VALUE=0.98)")
@@ -224,8 +224,8 @@ def explain(
     >>> why == tb.explain(why.decision["decision_id"], home)
     True
     """
-    from tradingbot.ops import explain as ops
-    from tradingbot.ops.history import History
+    from tradingbot.ops.record import explain as ops
+    from tradingbot.ops.record.history import History
 
     history = History(state_at(home, state, config))
     wanted = decision_id or ops.latest_trigger(history, symbol)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from tradingbot.ops.rollback_plan import Plan
+    from tradingbot.ops.rollback.plan import Plan
 
 __all__ = ["Foreseen", "Rollbacks", "RolledBack", "rollback", "rollbacks"]
 
@@ -89,7 +89,7 @@ class RolledBack(Shown):
 
     def text(self) -> str:
         """Return it in words."""
-        from tradingbot.ops.rollback_text import nothing_text, plan_text, report_text
+        from tradingbot.ops.rollback.text import nothing_text, plan_text, report_text
 
         if self.report is not None:
             return report_text(self.report)
@@ -101,7 +101,7 @@ class RolledBack(Shown):
 
     def html(self) -> str:
         """Return it as HTML: what came of it, the flags, each step, each check."""
-        from tradingbot.ops.rollback_text import notes_ahead, notes_behind
+        from tradingbot.ops.rollback.text import notes_ahead, notes_behind
         from tradingbot.ui.html_tables import Html, headline, paragraphs
 
         plan = self.plan
@@ -129,7 +129,7 @@ class RolledBack(Shown):
         )  # fmt: skip
 
     def _changes(self) -> str:
-        from tradingbot.ops.rollback_text import when_text
+        from tradingbot.ops.rollback.text import when_text
         from tradingbot.ui.html_tables import mark, table
 
         names = ("flag", "value", "becomes", "takes effect", "override", "off means", "works on")
@@ -144,7 +144,7 @@ class RolledBack(Shown):
         return table(names, rows)
 
     def _steps(self) -> str:
-        from tradingbot.ops.rollback_text import step_text
+        from tradingbot.ops.rollback.text import step_text
         from tradingbot.ui.explanation import utc_text
         from tradingbot.ui.html_tables import table
 
@@ -164,7 +164,7 @@ class RolledBack(Shown):
 
         Raises as `rollback` does.
         """
-        from tradingbot.ops.rollback import execute
+        from tradingbot.ops.rollback.rollback import execute
 
         if dry_run or self.report is not None or self.state != "planned":
             return replace(self, held=True)
@@ -175,7 +175,7 @@ class RolledBack(Shown):
 
     def foresee(self, last_minutes: float = HOUR_MIN) -> Foreseen:
         """Return what the last minutes would have looked like under the flags as they are to be, as far as recorded."""
-        from tradingbot.ops.compare import compare
+        from tradingbot.ops.record.compare import compare
 
         try:
             found = compare(Path(self.state_dir), self.settings, {}, last_minutes)
@@ -189,7 +189,7 @@ class RolledBack(Shown):
             return not_applicable("verify", f"{self.state}: nothing was done that could be verified")
         if not self.plan["bot"]["is_running"]:
             return not_applicable("verify", "no bot runs there: the next start goes by it; verify it then")
-        from tradingbot.ops.verify import verify as ops
+        from tradingbot.ops.verify.checklist import verify as ops
 
         return checked_by(ops(effective_at(*self.where), monitor_s=monitor_s, why=self.plan["why"]))
 
@@ -248,9 +248,9 @@ def rollback(
     >>> tb.flags(home)["FEATURE_ANCHOR_ENABLED"]
     True
     """
-    from tradingbot.ops.code_rollback import find_code
-    from tradingbot.ops.rollback import plan_rollback, plan_undo
-    from tradingbot.ops.rollback_plan import PROFILES, Plan
+    from tradingbot.ops.code.code_rollback import find_code
+    from tradingbot.ops.rollback.plan import PROFILES, Plan
+    from tradingbot.ops.rollback.rollback import plan_rollback, plan_undo
 
     effective = effective_at(home, state, config)
     if not dry_run and not why:
@@ -286,7 +286,7 @@ class Rollbacks(Shown):
 
     def text(self) -> str:
         """Return it in words."""
-        from tradingbot.ops.rollback_text import list_text
+        from tradingbot.ops.rollback.text import list_text
 
         return list_text(self.rows)
 
@@ -320,8 +320,8 @@ def rollbacks(home: Place = None, *, state: Place = None, config: Place = None) 
     >>> list(tb.rollbacks(tempfile.mkdtemp()).profiles)
     ['all', 'persistence', 'warmstart', 'retry', 'anchor']
     """
-    from tradingbot.ops.rollback_plan import PROFILES
-    from tradingbot.ops.rollback_store import past_rollbacks
+    from tradingbot.ops.rollback.plan import PROFILES
+    from tradingbot.ops.rollback.store import past_rollbacks
 
     folder = effective_at(home, state, config).state_dir
     profiles = {each.name: {"flags": list(each.flags), "off": each.means} for each in PROFILES.values()}

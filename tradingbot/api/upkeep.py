@@ -80,9 +80,9 @@ def clean(
     >>> tb.clean("", home).state
     'not asked'
     """
-    from tradingbot.ops.cleanup import Plan, execute, plan_clean
-    from tradingbot.ops.cleanup_plan import KINDS
-    from tradingbot.ops.cleanup_text import nothing_text, plan_text
+    from tradingbot.ops.cleanup.cleanup import Plan, execute, plan_clean
+    from tradingbot.ops.cleanup.plan import KINDS
+    from tradingbot.ops.cleanup.text import nothing_text, plan_text
 
     kinds = what.replace(",", " ").split()
     if not kinds:
@@ -119,10 +119,10 @@ def rollback_code(
     >>> tb.rollback_code("", tempfile.mkdtemp()).state
     'not asked'
     """
-    from tradingbot.ops.code_plan import plan_code
-    from tradingbot.ops.code_rollback import execute_code
-    from tradingbot.ops.code_text import plan_text
-    from tradingbot.ops.rollback_plan import Plan
+    from tradingbot.ops.code.code_rollback import execute_code
+    from tradingbot.ops.code.plan import plan_code
+    from tradingbot.ops.code.text import plan_text
+    from tradingbot.ops.rollback.plan import Plan
 
     if not rev:
         return Done("older code", "not asked", "")

@@ -13,7 +13,7 @@ from tradingbot.errors import UsageError
 
 if TYPE_CHECKING:
     from tradingbot.ops.anchors import ResetPlan
-    from tradingbot.ops.history import History
+    from tradingbot.ops.record.history import History
 
 __all__ = ["add_to", "anchors"]
 
@@ -35,7 +35,7 @@ def add_to(add: Add) -> None:
 def anchors(arguments: argparse.Namespace) -> int:
     """Show the anchors, or ask for some to begin anew."""
     from tradingbot.ops.anchors import known_anchors, plan_reset
-    from tradingbot.ops.history import History
+    from tradingbot.ops.record.history import History
 
     if arguments.action is None and (arguments.all or arguments.why is not None or arguments.yes):
         raise UsageError("anchors alone shows them; to change some: anchors reset SYMBOL... --why TEXT")

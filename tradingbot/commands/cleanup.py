@@ -37,7 +37,7 @@ def add_to(add: Add) -> None:
 
 def clean(arguments: argparse.Namespace) -> int:
     """Clean, or restore what a cleanup has archived."""
-    from tradingbot.ops.cleanup_plan import KINDS
+    from tradingbot.ops.cleanup.plan import KINDS
 
     strangers = [what for what in arguments.what if what not in KINDS]
     if strangers:
@@ -51,8 +51,8 @@ def clean(arguments: argparse.Namespace) -> int:
 
 
 def _clean(arguments: argparse.Namespace, effective: Effective) -> int:
-    from tradingbot.ops.cleanup import Plan, execute, plan_clean
-    from tradingbot.ops.cleanup_text import nothing_text, plan_text
+    from tradingbot.ops.cleanup.cleanup import Plan, execute, plan_clean
+    from tradingbot.ops.cleanup.text import nothing_text, plan_text
     from tradingbot.ui.progress import showing_progress
 
     to = None if arguments.archive_to is None else Path(arguments.archive_to)
@@ -77,7 +77,7 @@ def _clean(arguments: argparse.Namespace, effective: Effective) -> int:
 
 
 def _restore(arguments: argparse.Namespace, effective: Effective) -> int:
-    from tradingbot.ops.cleanup import plan_restore, restore
+    from tradingbot.ops.cleanup.cleanup import plan_restore, restore
     from tradingbot.ui.progress import showing_progress
 
     archive = Path(arguments.restore)

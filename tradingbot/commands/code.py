@@ -16,8 +16,8 @@ from tradingbot.errors import UsageError
 
 if TYPE_CHECKING:
     from tradingbot.io.overrides import Effective
-    from tradingbot.ops.rollback_plan import Plan
-    from tradingbot.ops.rollback_store import Stored
+    from tradingbot.ops.rollback.plan import Plan
+    from tradingbot.ops.rollback.store import Stored
 
 __all__ = ["add_code_arguments", "is_code", "roll_back_code", "undo_code"]
 
@@ -46,9 +46,9 @@ def add_code_arguments(command: argparse.ArgumentParser) -> None:
 
 def roll_back_code(arguments: argparse.Namespace, effective: Effective) -> int:
     """Roll back by code, or show to what one could."""
-    from tradingbot.ops.code_git import candidates
-    from tradingbot.ops.code_plan import checkout_of, plan_code
-    from tradingbot.ops.code_text import candidates_text
+    from tradingbot.ops.code.git import candidates
+    from tradingbot.ops.code.plan import checkout_of, plan_code
+    from tradingbot.ops.code.text import candidates_text
 
     if arguments.list:
         rows = [asdict(row) for row in candidates(checkout_of(arguments.repo))]
@@ -71,22 +71,22 @@ def roll_back_code(arguments: argparse.Namespace, effective: Effective) -> int:
 
 def is_code(effective: Effective, rollback_id: str) -> bool:
     """Say whether an id is that of a rollback by code."""
-    from tradingbot.ops.code_rollback import find_code
+    from tradingbot.ops.code.code_rollback import find_code
 
     return find_code(effective.state_dir, rollback_id) is not None
 
 
 def undo_code(arguments: argparse.Namespace, effective: Effective) -> int:
     """Put the bot of before a deployment to work again."""
-    from tradingbot.ops.code_rollback import plan_back
+    from tradingbot.ops.code.code_rollback import plan_back
 
     return _carry_out(arguments, effective, plan_back(effective, arguments.undo, arguments.why or ""))
 
 
 def _carry_out(arguments: argparse.Namespace, effective: Effective, found: Stored | Plan) -> int:
-    from tradingbot.ops.code_rollback import execute_code
-    from tradingbot.ops.code_text import back_text, plan_text
-    from tradingbot.ops.rollback_plan import Plan
+    from tradingbot.ops.code.code_rollback import execute_code
+    from tradingbot.ops.code.text import back_text, plan_text
+    from tradingbot.ops.rollback.plan import Plan
 
     state = str(effective.state_dir)
     plan, done = (found, []) if isinstance(found, Plan) else (found.plan, list(found.done))

@@ -44,7 +44,7 @@ def export(arguments: argparse.Namespace) -> int:
     from tradingbot.io.jsonl import Damage, ReadReport
     from tradingbot.io.stream_tables import Selection, write_table
     from tradingbot.io.streams import Stream
-    from tradingbot.ops.findings import counted
+    from tradingbot.ops.record.findings import counted
     from tradingbot.ui.progress import showing_progress
 
     folder = Path(arguments.folder) if arguments.folder else settings_of(arguments, overrides=False).state_dir
@@ -138,7 +138,7 @@ def import_(arguments: argparse.Namespace) -> int:
 
 
 def _plan(folder: Path, files: list[DataFile], sessions: set[str]) -> str:
-    from tradingbot.ops.findings import counted
+    from tradingbot.ops.record.findings import counted
 
     rows = sum(file.rows for file in files)
     held = f"{counted(len(sessions), 'session')} already ({', '.join(sorted(sessions)[-3:])})"

@@ -37,7 +37,7 @@ def doctor(arguments: argparse.Namespace) -> int:
     if arguments.fix is not None:
         return _mend(arguments)
     from tradingbot.errors import UsageError
-    from tradingbot.ops.doctor import diagnose
+    from tradingbot.ops.doctor.diagnose import diagnose
 
     if arguments.yes or arguments.why is not None:
         raise UsageError("doctor alone changes nothing; to mend something: doctor --fix NAME --why TEXT")
@@ -69,8 +69,8 @@ def _saying() -> Any:
 def _mend(arguments: argparse.Namespace) -> int:
     import os
 
-    from tradingbot.ops.doctor import apply_fix, plan_fix
-    from tradingbot.ops.doctor_patient import meet
+    from tradingbot.ops.doctor.diagnose import apply_fix, plan_fix
+    from tradingbot.ops.doctor.patient import meet
 
     patient = meet(home_of(arguments), arguments.config, arguments.state, arguments.set, os.environ)
     fix = plan_fix(arguments.fix, patient)
@@ -90,7 +90,7 @@ def _mend(arguments: argparse.Namespace) -> int:
 
 def bundle(arguments: argparse.Namespace) -> int:
     """Write the archive; say where it is and what is inside."""
-    from tradingbot.ops.bundle import make_bundle
+    from tradingbot.ops.doctor.bundle import make_bundle
 
     home = home_of(arguments)
     with _saying() as progress:

@@ -12,7 +12,7 @@ from tradingbot.commands.shared import complain, print_json, print_text
 from tradingbot.errors import UsageError
 
 if TYPE_CHECKING:
-    from tradingbot.ops.history import History
+    from tradingbot.ops.record.history import History
 
 __all__ = ["add_to", "explain", "tell_damage"]
 
@@ -40,8 +40,8 @@ def tell_damage(history: History) -> None:
 
 def explain(arguments: argparse.Namespace) -> int:
     """Explain a trigger, list a symbol's, or show how close prices came."""
-    from tradingbot.ops import explain as ops
-    from tradingbot.ops.history import History
+    from tradingbot.ops.record import explain as ops
+    from tradingbot.ops.record.history import History
 
     chosen = [arguments.id is not None, arguments.last, arguments.near]
     if sum(chosen) > 1 or (arguments.id is not None and arguments.symbol) or not (any(chosen) or arguments.symbol):
@@ -68,7 +68,7 @@ def explain(arguments: argparse.Namespace) -> int:
 
 
 def _near(arguments: argparse.Namespace, history: History) -> None:
-    from tradingbot.ops.near import nearest_approaches
+    from tradingbot.ops.record.near import nearest_approaches
 
     rows = [asdict(row) for row in nearest_approaches(history, arguments.hours, arguments.symbol)]
     if arguments.json:

@@ -74,7 +74,7 @@ def replay(arguments: argparse.Namespace) -> int:
 
 def prove(arguments: argparse.Namespace) -> int:
     """Run what was recorded through the engine again."""
-    from tradingbot.ops import prove as ops
+    from tradingbot.ops.record import prove as ops
     from tradingbot.ui.progress import showing_progress
 
     folder = Path(arguments.folder) if arguments.folder else settings_of(arguments, overrides=False).state_dir
@@ -87,8 +87,8 @@ def prove(arguments: argparse.Namespace) -> int:
 def compare(arguments: argparse.Namespace) -> int:
     """Run what was recorded under two settings, and tell what would have been decided otherwise."""
     from tradingbot.io.overrides import read_assignments, read_settings
-    from tradingbot.ops import compare as ops
-    from tradingbot.ops.comparison import check_folder, write_folder
+    from tradingbot.ops.record import compare as ops
+    from tradingbot.ops.record.comparison import check_folder, write_folder
     from tradingbot.ui.progress import showing_progress
 
     ours, theirs = read_assignments(arguments.set), read_assignments(arguments.against, "--against")

@@ -14,7 +14,7 @@ from tradingbot.commands.shared import answer, complain, from_here, home_of
 from tradingbot.errors import SettingsError, UsageError
 
 if TYPE_CHECKING:
-    from tradingbot.ops.report import Place
+    from tradingbot.ops.report.report import Place
 
 __all__ = ["add_to", "notebooks", "report"]
 
@@ -46,7 +46,7 @@ def report(arguments: argparse.Namespace) -> int:
     if arguments.list:
         return _list(arguments)
     if not arguments.name:
-        from tradingbot.ops.notebooks import notebook_names
+        from tradingbot.ops.report.notebooks import notebook_names
 
         raise UsageError(f"which notebook? there are {', '.join(notebook_names()) or 'none'}; or name a .ipynb file")
     if arguments.timeout <= 0:
@@ -56,7 +56,7 @@ def report(arguments: argparse.Namespace) -> int:
             "--config is not known to notebooks: they read tradingbot.toml of the --home; use --home or --set"
         )
     _need_jupyter()
-    from tradingbot.ops.report import run_report
+    from tradingbot.ops.report.report import run_report
     from tradingbot.ui.report_text import finished_text
 
     place = _place(arguments)
@@ -75,7 +75,7 @@ def report(arguments: argparse.Namespace) -> int:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from tradingbot.ops.report import reports_in
+    from tradingbot.ops.report.report import reports_in
     from tradingbot.ui.report_text import reports_text
 
     folder = _place(arguments).report_dir
@@ -99,7 +99,7 @@ def _place(arguments: argparse.Namespace) -> Place:
     """Return where to look and where to write; broken settings are said, and the defaults taken in their place."""
     from tradingbot.config import fingerprint, registry
     from tradingbot.io.overrides import read_settings
-    from tradingbot.ops.report import Place
+    from tradingbot.ops.report.report import Place
 
     state = arguments.state
     for assignment in arguments.parameters:  # a notebook's home, and state, are the command's
@@ -144,7 +144,7 @@ def _progress(what: str, done: int, total: int) -> None:
 
 def notebooks(arguments: argparse.Namespace) -> int:
     """Show the notebooks of this version, or copy them."""
-    from tradingbot.ops.notebooks import Copied, copy_notebooks, find_notebook, notebook_folder, notebook_names
+    from tradingbot.ops.report.notebooks import Copied, copy_notebooks, find_notebook, notebook_folder, notebook_names
     from tradingbot.ui.report_text import notebooks_text
 
     if arguments.action is None:

@@ -13,8 +13,8 @@ from tradingbot.errors import UsageError
 
 if TYPE_CHECKING:
     from tradingbot.io.overrides import Effective
-    from tradingbot.ops.rollback_plan import Plan
-    from tradingbot.ops.rollback_store import Stored
+    from tradingbot.ops.rollback.plan import Plan
+    from tradingbot.ops.rollback.store import Stored
 
 __all__ = ["add_to", "restart", "rollback"]
 
@@ -45,8 +45,8 @@ def add_to(add: Add) -> None:
 
 def restart(arguments: argparse.Namespace) -> int:
     """Have the running bot begin anew in its own process."""
-    from tradingbot.ops.restart import restart as begin_anew
-    from tradingbot.ops.restart import running_bot
+    from tradingbot.ops.rollback.restart import restart as begin_anew
+    from tradingbot.ops.rollback.restart import running_bot
     from tradingbot.ui.plain import printable
     from tradingbot.ui.rollback_text import restart_plan_text, restarted_text
 
@@ -85,9 +85,9 @@ def rollback(arguments: argparse.Namespace) -> int:
 
 
 def _list(arguments: argparse.Namespace, effective: Effective) -> int:
-    from tradingbot.ops.rollback_plan import PROFILES
-    from tradingbot.ops.rollback_store import past_rollbacks
-    from tradingbot.ops.rollback_text import list_text
+    from tradingbot.ops.rollback.plan import PROFILES
+    from tradingbot.ops.rollback.store import past_rollbacks
+    from tradingbot.ops.rollback.text import list_text
 
     rows = [stored.to_record() for stored in past_rollbacks(effective.state_dir)]
     profiles = {profile.name: {"flags": profile.flags, "off": profile.means} for profile in PROFILES.values()}
@@ -96,7 +96,7 @@ def _list(arguments: argparse.Namespace, effective: Effective) -> int:
 
 
 def _planned(arguments: argparse.Namespace, effective: Effective) -> Stored | Plan:
-    from tradingbot.ops.rollback import plan_rollback, plan_undo
+    from tradingbot.ops.rollback.rollback import plan_rollback, plan_undo
 
     why = arguments.why or ""
     if arguments.undo is None:
@@ -108,9 +108,9 @@ def _planned(arguments: argparse.Namespace, effective: Effective) -> Stored | Pl
 
 
 def _carry_out(arguments: argparse.Namespace, effective: Effective, found: Stored | Plan) -> int:
-    from tradingbot.ops.rollback import execute
-    from tradingbot.ops.rollback_plan import Plan
-    from tradingbot.ops.rollback_text import nothing_text, plan_text
+    from tradingbot.ops.rollback.plan import Plan
+    from tradingbot.ops.rollback.rollback import execute
+    from tradingbot.ops.rollback.text import nothing_text, plan_text
 
     state = str(effective.state_dir)
     plan, done = (found, []) if isinstance(found, Plan) else (found.plan, list(found.done))

@@ -47,7 +47,7 @@ def flags(arguments: argparse.Namespace) -> int:
         if strangers:
             raise UsageError(f"{strangers[0]} is no flag; the flags: {', '.join(FLAGS)}")
         return _switch(arguments, changes)
-    from tradingbot.ops.switch import flag_rows
+    from tradingbot.ops.rollback.switch import flag_rows
     from tradingbot.ui.switch_tables import flags_table
 
     rows = [asdict(row) for row in flag_rows(settings_of(arguments, overrides=True))]
@@ -91,7 +91,7 @@ def _changes(assignments: list[str]) -> dict[str, Any]:
 
 
 def _switch(arguments: argparse.Namespace, changes: dict[str, Any], effective: Effective | None = None) -> int:
-    from tradingbot.ops.switch import plan_switch, switch, was_adopted
+    from tradingbot.ops.rollback.switch import plan_switch, switch, was_adopted
     from tradingbot.ui.plain import printable_lines
     from tradingbot.ui.switch_tables import plan_text, switched_text
 

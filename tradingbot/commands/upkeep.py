@@ -29,9 +29,9 @@ def fsck(arguments: argparse.Namespace) -> int:
     from contextlib import ExitStack
 
     from tradingbot.io.state_files import StateLock, lock_owner
-    from tradingbot.ops.fsck import examine
-    from tradingbot.ops.fsck_text import report_text
-    from tradingbot.ops.repair import plan, repair
+    from tradingbot.ops.record.fsck import examine
+    from tradingbot.ops.record.fsck_text import report_text
+    from tradingbot.ops.record.repair import plan, repair
     from tradingbot.ui.plain import printable_lines
     from tradingbot.ui.progress import showing_progress
 

@@ -25,7 +25,7 @@ def add_to(add: Add) -> None:
 
 def verify(arguments: argparse.Namespace) -> int:
     """Go through the checklist, and print the report."""
-    from tradingbot.ops.verify import verify as check
+    from tradingbot.ops.verify.checklist import verify as check
     from tradingbot.ui.progress import showing_progress
 
     effective = settings_of(arguments, overrides=True)

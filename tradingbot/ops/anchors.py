@@ -19,7 +19,7 @@ from tradingbot.io.state_files import lock_owner
 from tradingbot.io.streams import Stream
 from tradingbot.market.anchor_manager import SavedAnchor, discard_reason
 from tradingbot.market.drop_triggers import ReferenceSource
-from tradingbot.ops.history import History
+from tradingbot.ops.record.history import History
 
 __all__ = ["AnchorRow", "ResetPlan", "known_anchors", "plan_reset", "request_reset", "was_taken"]
 

@@ -1,0 +1,1 @@
+"""What goes wrong, found one diagnosis a function, and what mends it."""

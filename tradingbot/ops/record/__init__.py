@@ -1,0 +1,1 @@
+"""What was recorded, run through the engine again, compared, explained, examined and mended."""

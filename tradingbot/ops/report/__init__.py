@@ -1,0 +1,1 @@
+"""Notebooks run into reports, and kept."""
