@@ -76,7 +76,7 @@ def test_a_restart_keeps_positions_and_says_what_it_did(tmp_path: Path) -> None:
     before = status_of(tmp_path)
     assert "kind=cold" in first.stderr
     assert before["warm_start"]["kind"] == "cold"
-    again = call(tmp_path, *words[:-1], "0.5")
+    again = call(tmp_path, *words[:-1], "4")
     after = status_of(tmp_path)
     assert after["warm_start"]["kind"] == "warm", again.stderr
     assert after["warm_start"]["symbols"] == 6
@@ -90,7 +90,7 @@ def test_with_the_flag_off_a_start_is_cold_and_does_not_name_the_feature(tmp_pat
     words = (*LIVELY, "--set", "EMBEDDED_SPEED=60", "--set", "EMBEDDED_SYMBOLS=6")
     call(tmp_path, *words, "--duration", "5")
     held = {row["decision_id"] for row in status_of(tmp_path)["positions"]}
-    done = call(tmp_path, *words, "--set", "FEATURE_WARMSTART_TICKS=false", "--duration", "1")
+    done = call(tmp_path, *words, "--set", "FEATURE_WARMSTART_TICKS=false", "--duration", "4")
     assert "WARMSTART" not in done.stderr
     assert "cold start: symbols=0" in done.stderr
     entries = decisions_on_disk(tmp_path / "state").keys()
