@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -124,7 +125,7 @@ class SideRun:
         return portfolio.equity(self.engine.states, portfolio.account.cash)
 
 
-class Run:
+class Run(ABC):
     """Hold the sides of a run and what is said of all of them."""
 
     def __init__(self, sides: Sequence[SideRun], ends_s: float | None) -> None:
@@ -141,13 +142,13 @@ class Run:
         """See whether the time limit is reached."""
         self.is_over = self._ends_s is not None and time.monotonic() >= self._ends_s
 
+    @abstractmethod
     def run_plain(self, batch: list[TickRecord], seq: int, at: int) -> int:
         """Take in ticks as long as their numbers follow `seq` one by one and stay below `at`; return how many."""
-        raise NotImplementedError
 
+    @abstractmethod
     def process(self, seq: int, event: Input) -> None:
         """Take in one recorded input under its number."""
-        raise NotImplementedError
 
 
 class Walk:
