@@ -94,7 +94,8 @@ def _lies(git: Git, base: str, commit: str, changes: Sequence[object], path: str
 
 
 def _is_name(name: str) -> bool:
-    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) is not None and ".." not in name and name[-1] != "."
+    is_plain = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) is not None
+    return is_plain and ".." not in name and not name.endswith((".", ".lock"))  # as git has it
 
 
 def _name(rev: str, commit: str, head: str, files: Sequence[str]) -> str:
