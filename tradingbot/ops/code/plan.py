@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -120,7 +121,9 @@ def _place(git: Git, effective: Effective, place: Path | None) -> Path:
         tracked = git.paths("ls-files", "-z", "--", str(real.relative_to(top)))
         if tracked:
             raise UsageError(f"{place} holds files that git tracks ({tracked[0]}): name another folder with --into")
-    above = next(each for each in (real, *real.parents) if each.is_dir())
+    above = next(each for each in (real, *real.parents) if each.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise UsageError(f"{place} cannot be made: {above} is no folder that you may write: name another with --into")
     free_mb = shutil.disk_usage(above).free // 1_000_000
     need_mb = ROOM_MB + effective.settings.MIN_FREE_MB
     if free_mb < need_mb:
