@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 from tests.conftest import ROOT
 
 LOCK = "# this revision needs nothing\n"
+WITH_REV = re.findall(r"^tradingbot (.+)$", (ROOT / "docs" / "ROLLBACK.md").read_text(), re.MULTILINE)
+"""The commands of docs/ROLLBACK.md that take a revision, in their order."""
 
 
 def git(repo: Path, *words: str, **env: str) -> str:
@@ -82,11 +85,13 @@ def real(repo: Path) -> Path:
     test += "    assert 'TRADINGBOT_API_KEY' not in os.environ and 'EMBEDDED_SPEED' not in os.environ\n"
     lock = f"neighbours @ {wheel.as_uri()} --hash=sha256:{digest}\n"
     ignored = ".venv/\n__pycache__/\n"
-    commit(repo, {"requirements-dev.txt": lock, "tests/test_here.py": test, ".gitignore": ignored}, "As it is")
+    rule, its_test = "tradingbot/market/anchor_manager.py", "tests/test_anchor_manager.py"
+    text, asks = (ROOT / rule).read_text(), "from tradingbot.market import anchor_manager\n\ndef test_it():\n    "
+    then: dict[str, str | None] = {"requirements-dev.txt": lock, "tests/test_here.py": test, ".gitignore": ignored}
+    then[its_test] = f"{asks}assert not hasattr(anchor_manager, 'NEWER')\n"
+    commit(repo, then, "As it is")
     git(repo, "tag", "v1")
-    commit(
-        repo,
-        {"tradingbot/market/newer.py": "NEWER = True\n", "tests/test_newer.py": "import tradingbot.market.newer\n"},
-        "Newer",
-    )
+    newer: dict[str, str | None] = {"tradingbot/market/newer.py": "NEWER = 1\n", rule: f"{text}\nNEWER = True\n"}
+    newer[its_test] = f"{asks}assert anchor_manager.NEWER\n"
+    commit(repo, newer, "Newer")
     return repo

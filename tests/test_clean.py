@@ -34,9 +34,12 @@ from tradingbot.ops.cleanup.cleanup import CleanError, Plan, execute, plan_clean
 from tradingbot.ops.cleanup.store import BusyError, with_reserve
 from tradingbot.ops.record.fsck import examine
 from tradingbot.ops.record.prove import prove
+from tradingbot.ops.report.index import lock_name
 
 STREAMS = ("ticks", "snapshots", "windows", "anchors")
 HOSTILE = ("a\nb.html", "\x1b[31mred.html", os.fsdecode(b"\xff\xfe.json"), "ü.html", "-rf.html", "$(id).html")
+STRIDE = 17 if "TRADINGBOT_TEST_KILLS" in os.environ else 57  # calls from one kill to the next
+REPORT = "prices_20260101T000000Z"
 
 
 @pytest.fixture(scope="module")
@@ -147,8 +150,8 @@ def test_killed_at_any_step_nothing_is_lost_and_the_same_command_ends_it(origina
         for archive in archives(home):
             restore(settings(home), archive, "back")
         assert data(home) == before
-        at += 1 if at < 8 else 17
-    assert kills > 12
+        at += 2 if at < 6 else STRIDE
+    assert kills > 6
 
 
 def test_killed_in_a_restore_it_can_be_repeated(home: Path) -> None:
@@ -254,29 +257,46 @@ def test_a_file_that_may_not_be_deleted_is_named_and_left(home: Path, monkeypatc
     assert is_well(home)
 
 
-def test_hostile_names_reach_no_terminal_and_come_back(home: Path) -> None:
-    """Newlines, escapes, bytes that are no UTF-8: archived, named without commands, put back."""
-    list(small_files(home / "reports", {name: name.encode("utf-8", "surrogateescape") for name in HOSTILE}))
+def test_hostile_names_reach_no_terminal_and_stay(home: Path) -> None:
+    """Newlines, escapes, bytes that are no UTF-8, beside what goes and comes back: they are no reports."""
+    texts = {name: name.encode("utf-8", "surrogateescape") for name in (*HOSTILE, f"{REPORT}.html")}
+    list(small_files(home / "reports", texts))
     before = data(home)
-    for kind, words in (("reports", ()), ("reports", ("--json",))):
-        done = call(home, "clean", kind, "--archive", *YES, *words)
+    for words in ((), ("--json",)):
+        done = call(home, "clean", "reports", "--archive", *YES, *words)
         assert done.returncode == 0, done.stderr
         assert "\x1b" not in done.stdout + done.stderr
-        assert not [path for path in (home / "reports").iterdir() if path.suffix in (".html", ".json")]
+        assert set(before) - set(data(home)) == {f"reports/{REPORT}.html"}
         back = call(home, "clean", "--restore", str(archives(home)[-1]), *YES)
         assert (back.returncode, "\x1b" in back.stdout, data(home)) == (0, False, before), back.stderr
 
 
 def test_reports_go_whole_and_the_index_stays(home: Path) -> None:
-    """A report is its notebook, page and facts together; links and strangers stay."""
-    texts = {"a.ipynb": b"{}", "a.html": b"a", "a.json": b"{}", "b.html": b"b", "index.html": b"i", "notes.txt": b"n"}
-    list(small_files(home / "reports", texts))
-    (home / "reports" / "link.html").symlink_to(home / "tradingbot.toml")
-    plan = plan_clean(settings(home), ["reports"], "drill")
-    assert isinstance(plan, Plan)
-    assert sorted(len(item.files) for item in plan.items) == [1, 3]
-    execute(settings(home), plan)
-    assert sorted(path.name for path in (home / "reports").iterdir()) == ["index.html", "link.html", "notes.txt"]
+    """A report is its notebook, page and facts, also unfinished; links, strangers, and one being made stay."""
+    other, made = REPORT.replace("prices", "other"), REPORT.replace("prices", "made")
+    forms = (".ipynb", "_incomplete.html", ".ipynb.partial", ".json")
+    names = [*(REPORT + form for form in forms), f"{other}-2.html", f"{made}.json", "index.html", "mine.html"]
+    list(small_files(home / "reports", dict.fromkeys([*names, "mine.ipynb", "notes.txt"], b"x")))
+    (home / "reports" / REPORT.replace("prices", "link")).with_suffix(".html").symlink_to(home / "tradingbot.toml")
+    stay = ["index.html", f"{REPORT.replace('prices', 'link')}.html", f"{made}.json", "mine.html", "mine.ipynb"]
+    with StateLock(home / "reports", 5, lock_name(made)):
+        plan = plan_clean(settings(home), ["reports"], "drill")
+        assert isinstance(plan, Plan)
+        assert plan.stays == {"reports": {"a report that is being made": 1}}
+        assert sorted(len(item.files) for item in plan.items) == [1, 4]
+        execute(settings(home), plan)
+    left = {path.name for path in (home / "reports").iterdir()}
+    assert left == {*stay, "notes.txt", lock_name(made)}
+
+
+@pytest.mark.parametrize("setting", ["REPORT_DIR", "LOG_DIR", "ARCHIVE_DIR"])
+def test_a_setting_that_names_the_state_directory_costs_no_state(home: Path, setting: str) -> None:
+    """Checkpoint, stamp and status are JSON as a report's facts are: only what a name says to be ours goes."""
+    before = {path: path.read_bytes() for path in (home / "state").rglob("*") if path.is_file()}
+    kind = {"REPORT_DIR": "reports", "LOG_DIR": "logs", "ARCHIVE_DIR": "archives"}[setting]
+    for folder in ("state", "state/journal", "state/anchors", "."):
+        assert call(home, "clean", kind, *YES, "--set", f"{setting}={folder}").returncode == 0
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_rotated_logs_go_and_the_one_that_is_written_stays(home: Path) -> None:
@@ -318,7 +338,7 @@ def test_only_what_is_older_goes_and_its_age_is_that_of_its_last_record(home: Pa
 def test_no_archive_is_overwritten_and_archives_go_when_asked(home: Path) -> None:
     """The second of a day gets a number; `clean archives` deletes them, and nothing else there."""
     for number in range(3):
-        list(small_files(home / "reports", {f"{number}.html": b"x"}))
+        list(small_files(home / "reports", {f"{REPORT}-{number}.html": b"x"}))
         clean(home, "reports")
     assert [re.sub(r"\d{8}", "DAY", path.name) for path in archives(home)] == [
         "reports_DAY.tar.zst", "reports_DAY_2.tar.zst", "reports_DAY_3.tar.zst",
@@ -361,7 +381,7 @@ def test_a_link_in_place_of_a_folder_is_not_followed(home: Path, tmp_path_factor
             (home / folder).rename(outside / kind)
         (outside / kind).mkdir(exist_ok=True)
         (outside / kind / "trading_bot_20200101.log.1").write_bytes(b"x")
-        (outside / kind / "x.html").write_bytes(b"x")
+        (outside / kind / f"{REPORT}.html").write_bytes(b"x")
         (home / folder).symlink_to(outside / kind)
         seen = sorted(path.name for path in (outside / kind).iterdir())
         done = call(home, "clean", kind, *YES)
@@ -377,6 +397,7 @@ def test_a_link_in_place_of_a_folder_is_not_followed(home: Path, tmp_path_factor
         "state/overrides.json",
         "state/journal/journal_20260101_0000.jsonl.zst", "state/drop_windows/ticks/x", "state/drop_windows/ticks/..",
         "state/drop_windows/ticks/A_B_20260101_0000.jsonl", "logs/x.sh", "reports/", "reports/a/b.html", "x.html",
+        "reports/mine.html", "reports/index.html", f"reports/{REPORT}.sh",
     ],
 )  # fmt: skip
 def test_a_hostile_archive_puts_nothing_anywhere(tmp_path: Path, name: str) -> None:
@@ -456,7 +477,7 @@ def test_the_reserve_is_given_up_for_a_cleanup_of_a_full_disk(tmp_path: Path) ->
 
 def test_ctrl_c_ends_it_with_nothing_lost(home: Path) -> None:
     """Exit 130 in one line, no file of it left; the same command begins anew."""
-    big = home / "reports" / "big.html"
+    big = home / "reports" / f"{REPORT}.html"
     big.parent.mkdir()
     with big.open("wb") as file:
         for _ in range(40):

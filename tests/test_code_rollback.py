@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +16,7 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.code_repos import LOCK, commit, git, real, small, write
+from tests.code_repos import LOCK, WITH_REV, commit, git, real, small, write
 from tests.rollbacks import settings
 from tests.test_live import bot, call, command, status_of
 from tradingbot.errors import UsageError
@@ -24,12 +27,14 @@ from tradingbot.ops.code import git as code_git
 from tradingbot.ops.code.code_rollback import CodeReport, CodeRollbackError, execute_code
 from tradingbot.ops.code.deploy import DeployError, Launch, check_reads
 from tradingbot.ops.code.deploy import _split as split_command
+from tradingbot.ops.code.facts import LeftOut
 from tradingbot.ops.code.files import left_out_by
 from tradingbot.ops.code.git import candidates, open_checkout
 from tradingbot.ops.code.plan import plan_code
 from tradingbot.ops.code.trial import _not_built as not_built
 from tradingbot.ops.code.trial import try_tests
 from tradingbot.ops.record.prove import prove
+from tradingbot.ops.report.process import MARK
 from tradingbot.ops.rollback.plan import Plan
 from tradingbot.ops.rollback.restart import find_bot
 from tradingbot.ops.rollback.store import BusyError, Stored, past_rollbacks
@@ -252,6 +257,8 @@ def test_candidates_are_tags_and_what_changed_the_package(place: Place) -> None:
         (("--to=--exec=x",), 2, "is no revision"), (("--to", ""), 2, "is no revision"), ((), 2, "takes --to REV"),
         (("--to", "v1", "--files", "rul.py"), 2, "did you mean tradingbot/rule.py"),
         (("--to", "v1", "--name", "../x"), 2, "is no name of a branch"),
+        (("--to", "v1", "--name", "x.lock"), 2, "is no name of a branch"),
+        (("--to", "v1", "--into", "/dev/null"), 2, "is no folder that you may write"),
         (("--to", "v1", "--deploy"), 3, "no bot is running on"),
         (("--to", "v1", "--test-args", "'"), 2, "--test-args cannot be split"),
         (("--to", "v1", "--into", "{repo}"), 2, "is the checkout itself"),
@@ -348,52 +355,118 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_this_package_goes_back_is_put_to_work_and_comes_back(
     package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Built from its lock, tested, watched; in the running bot's place, and the old one again; the record is proved."""
+    """By the page's commands: built from its lock, tested, watched; in the bot's place, and the old one again."""
     monkeypatch.setenv("TRADINGBOT_API_KEY", "secret-key")
-    place, words = Place(tmp_path, package), ("--set", "EMBEDDED_SYMBOLS=2", "--set", "HEARTBEAT_S=1")
-    asked = ("--to", "v1", "--files", "market/newer.py", "--test-args", "tests", "--observe", "5")
-    asked = (*asked, "--yes", "--why", "x", "--json")
-    with bot(tmp_path, *words) as process:
-        sid = status_of(tmp_path)["bot"]["sid"]
-        done = call_long(place, *asked)
-        found = {each["name"]: each for each in done["report"]["findings"]}
-        assert {name: each["verdict"] for name, each in found.items()} == dict.fromkeys(
-            ("environment", "tests", "observe", "prove"), "ok"
-        )
-        left_out = found["tests"]["evidence"]["left_out"]
-        assert left_out == ["tests/test_newer.py: imports tradingbot.market.newer"]
-        assert status_of(tmp_path)["bot"]["sid"] == sid
-        done = call_long(place, *asked, "--deploy")
-        after = status_of(tmp_path)["bot"]
+    monkeypatch.setenv(MARK, "prices")  # as in a notebook that runs into a report, which may be cut off
+    sids, done_ids, dry, home = [""], [""], 0, tmp_path
+    with bot(home, "--set", "EMBEDDED_SYMBOLS=2", "--set", "HEARTBEAT_S=1") as process:
+        sids.append(status_of(home)["bot"]["sid"])
         try:
-            assert done["report"]["verdict"] == "GO"
-            assert process.wait(20) == 0
-            assert after["sid"] > sid
-            command_line = Path(f"/proc/{after['pid']}/cmdline").read_bytes().split(b"\0")
-            assert command_line[0].endswith(b"/.venv/bin/python")
-            assert b".rollbacks" in command_line[0]
-            assert status_of(tmp_path)["warm_start"]["kind"] == "warm"
-            for path in (tmp_path / "state" / "rollbacks").rglob("*.json*"):
+            for line in WITH_REV:
+                words = [word.replace("REV", "v1") for word in shlex.split(line)]
+                if words[1] == "code":
+                    words += ["--repo", str(package), "--test-args", "tests", "--observe", "2"]
+                words = [word if word != "ID" else done_ids[-1] for word in words]
+                report = call_long(home, *words, "--yes", "--json")["report"]
+                bot_now = find_bot(home / "state")
+                if report is None:
+                    dry += 1
+                    assert past_rollbacks(home / "state") == []
+                    continue
+                assert report["verdict"] == "GO", report
+                done_ids.append(report["id"])
+                changes = "--deploy" in words or "--undo" in words
+                assert (bot_now.is_running, bot_now.sid > sids[-1]) == (True, changes)
+                sids.append(bot_now.sid)
+                if changes:
+                    process.wait(20)  # the first one, which bears the mark
+                environ, command_line = facts_of(bot_now.pid)
+                assert b"secret-key" in environ
+                assert (f"{MARK}=".encode() in environ) == (process.poll() is None)
+                assert (b".rollbacks" in command_line) == ("--deploy" in words)
+                if "--undo" in words:
+                    continue
+                verdicts = {each["name"]: each["verdict"] for each in report["findings"]}
+                tried = ("environment", "tests", "observe", "prove")
+                assert verdicts == dict.fromkeys((*tried, *(("schema", "deploy") if changes else ())), "ok")
+                if "--deploy" in words:
+                    assert report["steps"]["tests"]["from"] == done_ids[-2]
+                    assert process.returncode == 0
+                    assert status_of(home)["warm_start"]["kind"] == "warm"
+                    worktree = Path(report["plan"]["code"]["worktree"])
+                    assert not (worktree / "tradingbot/market/newer.py").exists()
+            for path in (home / "state" / "rollbacks").rglob("*.json*"):
                 assert b"secret-key" not in path.read_bytes()
-            undone = call(tmp_path, "rollback", "--undo", done["report"]["id"], "--yes", "--why", "y", "--json")
-            assert undone.returncode == 0, undone.stderr
-            back = find_bot(tmp_path / "state")
-            assert (back.is_running, back.sid > after["sid"]) == (True, True)
-            assert b".rollbacks" not in Path(f"/proc/{back.pid}/cmdline").read_bytes()
-            assert b"secret-key" in Path(f"/proc/{back.pid}/environ").read_bytes()
         finally:
-            call(tmp_path, "stop")
-    assert prove(tmp_path / "state").exit_code == 0
-    assert [each.state for each in past_rollbacks(tmp_path / "state")] == ["done", "undone", "done"]
+            call(home, "stop")
+    assert prove(home / "state").exit_code == 0
+    assert (dry, [each.state for each in past_rollbacks(home / "state")]) == (1, ["done", "undone", "done", "done"])
 
 
-def call_long(place: Place, *words: str) -> dict[str, Any]:
+def facts_of(pid: int) -> tuple[bytes, bytes]:
+    """Return environment and command line of a process."""
+    return Path(f"/proc/{pid}/environ").read_bytes(), Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def call_long(home: Path, *words: str) -> dict[str, Any]:
     """Run what takes longer than other commands may."""
-    line = command(place.home, "rollback", "code", "--repo", str(place.repo), *words)
-    done = subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command(home, *words), capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     found: dict[str, Any] = orjson.loads(done.stdout)
     return found
+
+
+def test_what_is_tried_ends_with_the_command_that_tries_it_however_that_ends(tmp_path: Path) -> None:
+    """By SIGKILL too: its program, and what that has started, do not run on without bound."""
+    script = f"""
+from pathlib import Path
+from tradingbot.ops.code.trial import run_bounded
+words = ["sh", "-c", "echo $$ > pid.new; mv pid.new pid; sleep 600 & wait"]
+run_bounded(words, Path({str(tmp_path)!r}), {{"PATH": {os.environ["PATH"]!r}}}, Path({str(tmp_path / "log")!r}), 600)
+"""
+    with subprocess.Popen([sys.executable, "-c", script]) as process:
+        while not (tmp_path / "pid").exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        group = os.getpgid(int((tmp_path / "pid").read_text()))
+        process.kill()
+    end_s = time.monotonic() + 60
+    while is_there(group) and time.monotonic() < end_s:
+        time.sleep(0.02)
+    assert not is_there(group)
+
+
+def is_there(group: int) -> bool:
+    """Say whether a group of processes has one that is more than an entry that nobody has collected."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, its_group = path.read_text().rpartition(")")[2].split()[:3]
+            if int(its_group) == group and state not in "ZX":
+                return True
+    return False
+
+
+def test_one_that_put_nothing_to_work_is_removed_by_the_commands_that_its_undoing_names(place: Place) -> None:
+    """Exit 0, and nothing was run; run by hand they leave no worktree and no branch."""
+    report = place.run()
+    done = call(place.home, "rollback", "--undo", report.plan.id, "--json")
+    assert done.returncode == 0, done.stderr
+    said = call(place.home, "rollback", "--undo", report.plan.id).stdout
+    assert "has put no bot to work: nothing to undo" in said
+    commands = [row["command"] for row in orjson.loads(done.stdout)["commands"]]
+    assert len(commands) == 2
+    assert git(place.repo, "worktree", "list").count("rollback-") == 1
+    for words in map(shlex.split, commands):
+        subprocess.run(words, check=True, capture_output=True)
+    assert "rollback-" not in git(place.repo, "worktree", "list") + git(place.repo, "branch")
+
+
+def test_one_that_was_killed_between_two_bots_is_not_said_to_have_changed_nothing(place: Place) -> None:
+    """The old one is stopped, the other not started: its undoing says to go on."""
+    report = place.run()
+    past_rollbacks(place.home / "state")[-1].record("stop", {"pid": 1})
+    done = call(place.home, "rollback", "--undo", report.plan.id)
+    assert (done.returncode, "has stopped the bot, and started none yet" in done.stderr) == (2, True)
 
 
 def test_a_revision_that_does_not_come_up_leaves_the_bot_of_before_running(
@@ -454,19 +527,21 @@ def test_how_a_bot_was_started_is_read_from_its_command_line(
 
 
 def test_tests_that_fail_or_do_not_end_are_a_no_with_their_names(place: Place, tmp_path: Path) -> None:
-    """Through pytest itself, in an environment without credentials; what runs on is ended."""
+    """Through pytest itself, in an environment without credentials; what runs on is ended, what is left out not run."""
     python = place.home / ".rollbacks" / "x" / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     python.chmod(0o755)
-    found = place.plan(name="y", test_args=["-p", "no:cacheprovider", "test_it.py"], test_limit_s=60.0)
+    found = place.plan(name="y", test_args=["-p", "no:cacheprovider", "."], test_limit_s=60.0)
     assert isinstance(found, Plan)
     assert found.code is not None
     worktree = place.home / ".rollbacks" / "x"
-    code = replace(found.code, worktree=str(worktree))
+    code = replace(found.code, worktree=str(worktree), left_out=(LeftOut("test_out.py", "imports what is gone"),))
     write(worktree, {"requirements-dev.txt": LOCK, "test_it.py": "def test_a():\n    assert 1 == 2\n"})
+    write(worktree, {"test_out.py": "import what_is_gone\n"})
     failed = try_tests(code, tmp_path)
-    assert (failed.ok, "1 failed" in failed.says) == (False, True)
+    assert (failed.ok, "1 failed" in failed.says, "error" in failed.says) == (False, True, False)
+    assert failed.evidence["left_out"] == ["test_out.py: imports what is gone"]
     assert failed.evidence["failed"][0].startswith("FAILED test_it.py::test_a")
     write(worktree, {"test_it.py": "import time\ndef test_a():\n    time.sleep(60)\n"})
     ended = try_tests(replace(code, test_limit_s=2.0), tmp_path)

@@ -77,9 +77,16 @@ def is_code(effective: Effective, rollback_id: str) -> bool:
 
 
 def undo_code(arguments: argparse.Namespace, effective: Effective) -> int:
-    """Put the bot of before a deployment to work again."""
-    from tradingbot.ops.code.code_rollback import plan_back
+    """Put the bot of before a deployment to work again; where there was none, say how what is left is removed."""
+    from tradingbot.ops.code.code_rollback import leftovers, plan_back
+    from tradingbot.ops.code.text import leftovers_text
 
+    left = leftovers(effective, arguments.undo)
+    if left is not None:
+        rows = [{"command": command, "does": does} for command, does in left]
+        document = {"state": str(effective.state_dir), "plan": None, "report": None, "commands": rows}
+        answer(arguments, document, leftovers_text(arguments.undo, rows))
+        return 0
     return _carry_out(arguments, effective, plan_back(effective, arguments.undo, arguments.why or ""))
 
 

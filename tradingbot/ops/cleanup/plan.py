@@ -20,16 +20,18 @@ from tradingbot.io.lines import Damaged, decode
 from tradingbot.io.overrides import Effective
 from tradingbot.io.saved import CHECKPOINT
 from tradingbot.io.segments import Segment, list_segments, load_sessions, manifest_path, symbol_of
+from tradingbot.io.state_files import lock_owner
 from tradingbot.io.streams import FOLDERS, JOURNAL, Stream
+from tradingbot.ops.report.index import ENDINGS, STEM, lock_name
 
 __all__ = [
-    "KINDS", "LOG_NAME", "REPORT_FORMS", "STREAMS", "File", "Found", "Item", "archive_name", "consequences", "find",
-    "folder_of", "identity", "roots",
+    "KINDS", "LOG_NAME", "STREAMS", "File", "Found", "Item", "archive_name", "consequences", "find", "folder_of",
+    "identity", "report_of", "roots",
 ]  # fmt: skip
 
 STREAMS = {"ticks": Stream.TICKS, "snapshots": Stream.SNAPSHOTS, "windows": Stream.WINDOWS, "anchors": Stream.ANCHORS}
 KINDS = (*STREAMS, "logs", "reports", "archives")
-REPORT_FORMS = (".ipynb", ".html", ".json")
+REPORT_FORMS = tuple(sorted({".json"}.union(*ENDINGS.values()), key=len, reverse=True))  # the longest first
 LOG_NAME = re.compile(r"trading_bot_([0-9]{8})\.log(\.[0-9]+)?", re.DOTALL)
 ARCHIVE_NAME = re.compile(rf"(?:{'|'.join(KINDS[:-1])})(?:-[a-z-]+)?_[0-9]{{8}}(?:_[0-9]+)?\.tar\.zst", re.DOTALL)
 _WRITTEN_S = 3600  # a log that was changed less long ago may still be written
@@ -256,11 +258,21 @@ def _open_files() -> set[int]:
 
 
 def _reports(name: str, folder: Path) -> Found:
+    """Return the reports that `tradingbot report` has made; whatever else lies there is a stranger's, and stays."""
     by_stem: dict[str, list[File]] = {}
-    for path in _listed(folder):
-        if path.suffix in REPORT_FORMS and path.stem != "index" and (file := _file(name, path)):
-            by_stem.setdefault(path.stem, []).append(file)
-    return Found([_dated("reports", tuple(files)) for files in by_stem.values()], Counter())
+    for path in sorted(_listed(folder), key=lambda path: path.suffix != ".json"):  # what goes last stands first
+        stem = report_of(path.name)
+        if stem and (file := _file(name, path)):
+            by_stem.setdefault(stem, []).append(file)
+    made = [stem for stem in by_stem if lock_owner(folder, lock_name(stem)) is not None]
+    items = [_dated("reports", tuple(files)) for stem, files in by_stem.items() if stem not in made]
+    return Found(items, Counter({"a report that is being made": len(made)} if made else {}))
+
+
+def report_of(name: str) -> str:
+    """Return which report a file belongs to by its name, nothing for a stranger's."""
+    stem = next((name.removesuffix(form) for form in REPORT_FORMS if name.endswith(form)), "")
+    return stem if STEM.fullmatch(stem) else ""
 
 
 def _archives(name: str, folder: Path) -> Found:

@@ -18,7 +18,7 @@ from tradingbot.io.segments import list_segments, make_folder, parse_name, sync_
 from tradingbot.io.state_files import lock_owner
 from tradingbot.io.streams import FOLDERS
 from tradingbot.ops.cleanup.archives import ArchiveError, Contents, Member, Progress, contents_of, unpack
-from tradingbot.ops.cleanup.plan import LOG_NAME, REPORT_FORMS, STREAMS, folder_of, roots
+from tradingbot.ops.cleanup.plan import LOG_NAME, STREAMS, folder_of, report_of, roots
 from tradingbot.ops.cleanup.store import lock_cleanups
 
 __all__ = ["Restored", "Restoring", "plan_restore", "restore"]
@@ -141,7 +141,7 @@ def _target(targets: Targets, name: str) -> tuple[str, Path]:
         parsed = parse_name(file)
         is_ours = {
             "logs": LOG_NAME.fullmatch(file) is not None,
-            "reports": Path(file).suffix in REPORT_FORMS,
+            "reports": bool(report_of(file)),
         }.get(kind, parsed is not None and parsed.form in (".zst", ".manifest.json"))
         if is_ours:
             return kind, path / file

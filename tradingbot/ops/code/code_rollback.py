@@ -19,7 +19,7 @@ from tradingbot.io.requests import signature
 from tradingbot.io.segments import make_folder
 from tradingbot.io.state_files import write_atomic
 from tradingbot.ops.checkup import Finding, Verdict
-from tradingbot.ops.code.commands import commands_of
+from tradingbot.ops.code.commands import commands_of, removing
 from tradingbot.ops.code.deploy import DeployError, Launch, check_reads, launch_of, start_bot, stop_bot, swap
 from tradingbot.ops.code.facts import Code
 from tradingbot.ops.code.files import tree_of
@@ -30,7 +30,7 @@ from tradingbot.ops.rollback.plan import Plan
 from tradingbot.ops.rollback.restart import find_bot, running_bot
 from tradingbot.ops.rollback.store import END, Stored, begin, lock_rollbacks, past_rollbacks
 
-__all__ = ["CodeReport", "CodeRollbackError", "execute_code", "plan_back", "plan_code"]
+__all__ = ["CodeReport", "CodeRollbackError", "execute_code", "leftovers", "plan_back", "plan_code"]
 
 BACK = "code-undo"
 TRIED = ("environment", "tests", "observe")
@@ -78,12 +78,13 @@ class CodeReport:
 
 
 def plan_back(effective: Effective, rollback_id: str, why: str) -> Stored | Plan:
-    """Return the plan that gives the bot of before a deployment its place again; raise UsageError for none."""
+    """Return the plan that gives the bot of before a deployment its place again; raise UsageError for none.
+
+    Also where it has put no bot to work: what there is to remove then, `leftovers` says.
+    """
     rolled_back = find_code(effective.state_dir, rollback_id)
     if rolled_back is None or "start" not in rolled_back.done:
-        raise UsageError(
-            f"rollback {rollback_id} by code has put no bot to work: there is nothing to undo but its branch"
-        )
+        raise UsageError(f"rollback {rollback_id} by code has put no bot to work: there is nothing to undo")
     begun = [
         each
         for each in past_rollbacks(effective.state_dir)
@@ -98,6 +99,22 @@ def plan_back(effective: Effective, rollback_id: str, why: str) -> Stored | Plan
         BACK, KIND, asked["who"], asked["host"], asked["time_ms"], asked["why"], True, False, (), bot,
         undoes=rollback_id, code=rolled_back.plan.code,
     )  # fmt: skip
+
+
+def leftovers(effective: Effective, rollback_id: str) -> tuple[tuple[str, str], ...] | None:
+    """Return the commands that remove what a rollback has left that put no bot to work; None for one that did.
+
+    Raises UsageError where it stands between the stop of one bot and the start of the other.
+    """
+    stored = find_code(effective.state_dir, rollback_id)
+    if stored is None or stored.plan.code is None or "start" in stored.done:
+        return None
+    if "stop" in stored.done and "back" not in stored.done:
+        raise UsageError(
+            f"rollback {rollback_id} by code has stopped the bot, and started none yet: the same command that began it "
+            "goes on with it, and can be undone then"
+        )
+    return tuple(removing(stored.plan.code)) if "commit" in stored.done else ()
 
 
 def find_code(state_dir: Path, rollback_id: str) -> Stored | None:

@@ -10,7 +10,7 @@ from tradingbot.ops.code.facts import Code
 from tradingbot.ops.code.trial import python_of
 from tradingbot.ops.rollback.store import Stored
 
-__all__ = ["commands_of"]
+__all__ = ["commands_of", "removing"]
 
 
 def commands_of(stored: Stored, home: Path) -> list[tuple[str, str]]:
@@ -39,6 +39,12 @@ def _branch(code: Code) -> Iterator[tuple[str, str]]:
     yield f"{git} diff --stat {code.head[:12]} {branch}", "shows what the branch changes"
     merge = f"makes it so on {on}: one commit more, nothing is lost, and git revert takes it back"
     yield f"{git} merge --ff-only {branch}", merge
+    yield from removing(code)
+
+
+def removing(code: Code) -> Iterator[tuple[str, str]]:
+    """Yield the commands that remove worktree and branch, and what each one destroys."""
+    git, branch = f"git -C {shlex.quote(code.repo)}", shlex.quote(code.branch)
     gone = "destroys the worktree, with its environment and whatever was changed in it"
     yield f"{git} worktree remove --force {shlex.quote(code.worktree)}", gone
     gone = "destroys the branch: its commit is lost once git has collected its garbage"

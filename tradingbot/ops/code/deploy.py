@@ -18,6 +18,7 @@ from tradingbot.errors import Unrecoverable
 from tradingbot.io.state_files import lock_owner
 from tradingbot.ops.checkup import Finding, Verdict
 from tradingbot.ops.control import stop
+from tradingbot.ops.report.process import MARK
 from tradingbot.ops.rollback.restart import UP, status_of
 
 __all__ = ["DeployError", "Launch", "check_reads", "launch_of", "start_bot", "swap"]
@@ -64,7 +65,7 @@ def launch_of(state_dir: Path) -> Launch:
     except OSError as error:
         raise DeployError(f"how process {owner.get('pid')} was started cannot be read: {error.strerror}") from None
     options, arguments = _split(command)
-    environ = {name: value for name, _, value in pairs}
+    environ = {name: value for name, _, value in pairs if name != MARK}  # a report that is cut off would end it
     return Launch(command[0], options, arguments, cwd, tuple(command), environ)
 
 

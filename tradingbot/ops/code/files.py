@@ -65,7 +65,7 @@ def tree_of(git: Git, commit: str, head: str, files: Iterable[FileChange], index
     git.run("read-tree", head, env=env)
     lines = []
     for file in files:
-        mode, name = then[file.path] if file.what != "removed" else ("0", "0" * 40)
+        mode, name = then[file.path] if file.what != "removed" else ("0", "0" * len(head))
         lines.append(f"{mode} {name}\t{file.path}".encode(errors="surrogateescape"))
     git.run("update-index", "-z", "--index-info", stdin=b"\0".join([*lines, b""]), env=env)
     return git.run("write-tree", env=env).decode().strip()

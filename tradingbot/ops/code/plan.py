@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -94,7 +95,8 @@ def _lies(git: Git, base: str, commit: str, changes: Sequence[object], path: str
 
 
 def _is_name(name: str) -> bool:
-    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) is not None and ".." not in name and name[-1] != "."
+    is_plain = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) is not None
+    return is_plain and ".." not in name and not name.endswith((".", ".lock"))  # as git has it
 
 
 def _name(rev: str, commit: str, head: str, files: Sequence[str]) -> str:
@@ -119,7 +121,9 @@ def _place(git: Git, effective: Effective, place: Path | None) -> Path:
         tracked = git.paths("ls-files", "-z", "--", str(real.relative_to(top)))
         if tracked:
             raise UsageError(f"{place} holds files that git tracks ({tracked[0]}): name another folder with --into")
-    above = next(each for each in (real, *real.parents) if each.is_dir())
+    above = next(each for each in (real, *real.parents) if each.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise UsageError(f"{place} cannot be made: {above} is no folder that you may write: name another with --into")
     free_mb = shutil.disk_usage(above).free // 1_000_000
     need_mb = ROOM_MB + effective.settings.MIN_FREE_MB
     if free_mb < need_mb:

@@ -8,7 +8,7 @@ from typing import Any
 
 from tradingbot.ops.checkup import Finding, Verdict, findings_text
 
-__all__ = ["back_text", "candidates_text", "plan_text", "report_text"]
+__all__ = ["back_text", "candidates_text", "leftovers_text", "plan_text", "report_text"]
 
 Record = Mapping[str, Any]
 
@@ -81,12 +81,22 @@ def report_text(report: Record) -> str:
         lines += [f"  left out: {line}" for line in finding["evidence"].get("left_out", ())]
     if report["exit_code"]:
         lines.append("nothing more was done; the same command goes on at the step that failed")
-    if report["commands"]:
-        lines.append("what you may run, none of which was run:")
-    for row in report["commands"]:
-        lines += [f"  {row['command']}", f"      {row['does']}"]
+    lines += _commands(report["commands"])
     lines.append(f"kept in {report['folder']}")
     return _printable(lines)
+
+
+def leftovers_text(rollback_id: str, rows: Sequence[Record]) -> str:
+    """Return that nothing is to be undone of a rollback, and how what it left is removed."""
+    lines = [f"rollback {rollback_id} by code has put no bot to work: nothing to undo, the running bot is untouched"]
+    return _printable([*lines, *(_commands(rows) or ["it has left no branch and no worktree"])])
+
+
+def _commands(rows: Sequence[Record]) -> list[str]:
+    lines = ["what you may run, none of which was run:"] if rows else []
+    for row in rows:
+        lines += [f"  {row['command']}", f"      {row['does']}"]
+    return lines
 
 
 def candidates_text(rows: Iterable[Record]) -> str:

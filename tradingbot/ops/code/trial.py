@@ -18,6 +18,7 @@ from typing import Any
 
 from tradingbot.io.state_files import write_atomic
 from tradingbot.ops.checkup import Finding, Verdict
+from tradingbot.ops.code import keeper
 from tradingbot.ops.code.facts import Code
 
 __all__ = ["python_of", "run_bounded", "try_environment", "try_observe", "try_tests"]
@@ -71,19 +72,21 @@ def _bare(home: Path) -> dict[str, str]:
 def run_bounded(
     words: Sequence[str], cwd: Path, env: Mapping[str, str], log: Path, limit_s: float, nice: int = 10
 ) -> tuple[int | None, float]:
-    """Run a program with its output in `log`; return exit code (None: ended for time) and seconds."""
+    """Run a program with its output in `log`; return exit code (None: ended for time) and seconds.
+
+    It ends with this process, also where this one is killed.
+    """
+    kept = [sys.executable, "-I", "-S", keeper.__file__, str(nice), *words]  # the bot that trades comes first
     began_s = time.monotonic()
     with log.open("ab") as output:
         os.fchmod(output.fileno(), 0o600)
         output.write(f"$ {' '.join(words)}\n".encode(errors="backslashreplace"))
         output.flush()
         process = subprocess.Popen(  # noqa: S603  (no shell)
-            words, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+            kept, cwd=cwd, env=env, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT,
             start_new_session=True,
         )  # fmt: skip
         try:
-            with contextlib.suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, process.pid, nice)  # the bot that trades comes first
             return process.wait(limit_s), time.monotonic() - began_s
         except subprocess.TimeoutExpired:
             return None, time.monotonic() - began_s
@@ -91,6 +94,8 @@ def run_bounded(
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # with what it has started
             process.wait()
+            assert process.stdin is not None
+            process.stdin.close()
 
 
 def _tail(log: Path, count: int = 8) -> list[str]:
