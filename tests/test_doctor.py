@@ -20,6 +20,7 @@ from tests.patients import (
     OK,
     WARNING,
     by_name,
+    mounted,
     one,
     patient,
     report,
@@ -314,12 +315,28 @@ def test_too_little_room_says_what_takes_it_and_what_may_go(tmp_path: Path) -> N
     """Below MIN_FREE_MB nothing is recorded; the largest files are named; persistence is the profile."""
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "large").write_bytes(b"x" * 3_000_000)
+    (tmp_path / "state" / "reserve").write_bytes(b"x" * 4_000_000)  # the bot's own, which it gives up by itself
     found = doctor_disk.disk(patient(tmp_path, "MIN_FREE_MB=1e12"))
     assert (found.verdict, found.profile) == (FAILED, "persistence")
-    assert "state 3 MB" in found.says
+    assert "state 7 MB" in found.says
+    assert "reserve" not in found.fix
     assert f"large: 3.0 MB {tmp_path}/state/large" in found.fix
     assert "tradingbot clean" in found.fix
     assert doctor_disk.disk(patient(tmp_path, "MIN_FREE_MB=0")).verdict is OK
+
+
+def test_a_disk_that_takes_no_more_files_is_told_and_is_well_once_some_are_gone(tmp_path: Path) -> None:
+    """Of room there is enough: it is the inodes, on a file system of its own of 150."""
+    with mounted(tmp_path / "state", "size=40m,nr_inodes=150"):
+        files = [tmp_path / "state" / f"small{number}" for number in range(60)]
+        for path in files:
+            path.touch()
+        found = doctor_disk.disk(patient(tmp_path, "MIN_FREE_MB=1"))
+        assert (found.verdict, found.profile) == (FAILED, "persistence")
+        assert f"no more files can be made: {found.evidence['free_files']} inodes are left" in found.says
+        for path in files:
+            path.unlink()
+        assert doctor_disk.disk(patient(tmp_path, "MIN_FREE_MB=1")).verdict is OK
 
 
 def test_a_disk_that_fills_is_told_in_time(tmp_path: Path) -> None:
@@ -461,3 +478,14 @@ def test_a_status_that_is_none_is_no_traceback(tmp_path: Path, text: bytes) -> N
             assert list(look(seen))
         assert doctor_state.bot(seen).says
         assert doctor_disk.disk(seen).says
+
+
+def test_a_file_that_hides_a_module_of_pythons_is_passed_over(tmp_path: Path) -> None:
+    """One line names it, and the command does what it was asked."""
+    (tmp_path / "random.py").write_text("raise SystemError\n")
+    done = subprocess.run(
+        command(tmp_path, "--version"), cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout.startswith("tradingbot ")) == (0, True), done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("tradingbot: random.py in the working directory has the name of a module")

@@ -407,6 +407,40 @@ def test_an_environment_is_left_alone_while_a_bot_runs_or_where_it_is_none(check
     assert (plan.steps, "no virtual environment" in plan.says) == ((), True)
 
 
+SWAP = """
+import os, pathlib, sys
+from tradingbot.ops.doctor import environment
+home, at_once, dies_at = pathlib.Path(sys.argv[1]), sys.argv[2] == "at once", int(sys.argv[3])
+plan = environment.RebuildPlan(home / ".venv", home, home, home, "")
+rename, left = pathlib.Path.rename, [dies_at]
+def dying(self, to):
+    left[0] -= 1
+    if left[0] == -1:
+        if at_once:
+            os._exit(9)
+        raise KeyboardInterrupt
+    return rename(self, to)
+pathlib.Path.rename = dying
+if not at_once:
+    environment._exchange = lambda *_: False
+environment._swap(plan)
+"""
+
+
+@pytest.mark.parametrize(("how", "dies_at"), [("at once", 0), ("at once", 1), ("in steps", 1), ("in steps", 2)])
+def test_an_environment_is_in_place_whenever_its_swap_is_ended(tmp_path: Path, how: str, dies_at: int) -> None:
+    """Killed at any rename where the system changes both at once; interrupted where it cannot: one whole is there."""
+    for name in (".venv", ".venv.new", ".venv.old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    words = [sys.executable, "-c", SWAP, str(tmp_path), how, str(dies_at)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == (9 if how == "at once" else -2), done.stderr
+    (mark,) = (tmp_path / ".venv").iterdir()
+    assert mark.name == (".venv.new" if (how, dies_at) == ("at once", 1) else ".venv")
+    assert any((tmp_path / name / ".venv").exists() for name in (".venv", ".venv.new", ".venv.old"))
+
+
 def test_the_audit_is_the_same_whatever_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Written by the standard library alone it reads as any other line; a torn one before it takes none with it."""
     from tradingbot.io.jsonl import read_jsonl

@@ -18,6 +18,7 @@ __all__ = ["ADVICE", "Room", "disk", "fsync_ms", "measure", "writer"]
 MB = 1_000_000
 LEAST_MB = 20.0  # less than this is full: the reserve alone takes 16
 LEAST_FILES = 100  # inodes
+RESERVE = "reserve"
 RESERVE_MB = 17  # that a bot takes back before it goes on: io.sealing.RESERVE_BYTES
 SOON_H = 48.0
 MOST_FILES, MOST_S = 50_000, 0.8  # that are looked at for the largest
@@ -61,6 +62,8 @@ class Room:
                     except OSError:  # it went meanwhile
                         continue
                     total += facts.st_blocks * 512
+                    if name == RESERVE:  # the bot gives it up by itself
+                        continue
                     found.append((facts.st_blocks * 512, os.path.join(folder, name)))  # noqa: PTH118
                 if not self.is_whole:
                     break

@@ -166,7 +166,7 @@ def _swap(plan: RebuildPlan) -> None:
         plan.folder.rename(plan.old)
         try:
             plan.new.rename(plan.folder)
-        except OSError:
+        except BaseException:  # Ctrl-C too: without an environment nothing starts
             plan.old.rename(plan.folder)
             raise
     shutil.rmtree(kept, ignore_errors=True)
