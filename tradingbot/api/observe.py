@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -319,17 +318,12 @@ class LiveView:
         return plan_switch(self._effective(), {flag: CLEAR if on is None else on})
 
     def _effective(self) -> Effective:
-        """Return the settings in force, also where overrides.json is broken: as the last good one leaves them."""
-        from tradingbot.errors import SettingsError
+        """Return the settings in force, also where overrides.json is broken."""
         from tradingbot.io.home import Home
-        from tradingbot.io.override_file import peek_entries
-        from tradingbot.io.overrides import read_settings
+        from tradingbot.io.overrides import in_force, read_settings
 
-        read = partial(read_settings, Home(self._home, "notebook"), state=str(self.state_dir.absolute()))
-        try:
-            return read()
-        except SettingsError:
-            return read(overrides={key: entry.value for key, entry in peek_entries(self.state_dir)[0].items()})
+        state = str(self.state_dir.absolute())
+        return in_force(read_settings(Home(self._home, "notebook"), state=state, overrides=False))
 
     def _see_adopted(self, panel: Panel) -> None:
         told = {}
