@@ -108,7 +108,7 @@ class LiveView:
         self._decisions = DecisionPast(state_dir)
         self._prices: PricePast | None = None
         self._chart: LiveChart | None = None
-        self._png = b""
+        self._png, self._drawn = b"", ""  # the chart, and of which symbol it is
         self._ended = asyncio.Event()
         self._adoptions: list[tuple[float, str, Any]] = []  # until when (s), flag, the override that is to be told
         self._sids: set[str] = set()
@@ -169,7 +169,7 @@ class LiveView:
             chosen = self._prices is None or self._prices.symbol != self.symbol
             if self.symbol and self._seen.status and (chosen or (fresh and now_s >= next_chart_s)):
                 with contextlib.suppress(*DAMAGED if self._is_damaged else ()):
-                    panel.show_chart(await asyncio.to_thread(self._draw))
+                    panel.show_chart(await asyncio.to_thread(self._draw), self._drawn)
                 next_chart_s = time.monotonic() + CHART_S
             if panel.defects:
                 raise panel.defects[0]
@@ -241,6 +241,7 @@ class LiveView:
         past.follow(status)
         speed = status["bot"].get("speed", 1)
         note = "" if speed == 1 else f"the exchange's time, {speed:g} times as fast as real time"
+        self._drawn = past.symbol
         self._png = self._chart.png(past.symbol, past.prices, past.levels, self._decisions.latest(), note)
         return self._png
 

@@ -11,8 +11,8 @@ from html import escape
 from typing import Any
 
 __all__ = [
-    "BANNER_TAG", "FINDINGS_TYPE", "VERDICTS", "WORDS", "findings_table", "given_text", "joined", "page", "plain",
-    "report_html", "took_text", "utc_text",
+    "BANNER_TAG", "FINDINGS_TYPE", "VERDICTS", "WIDGET_TYPE", "WORDS", "findings_table", "given_text", "joined", "page",
+    "plain", "report_html", "took_text", "utc_text",
 ]  # fmt: skip
 
 FINDINGS_TYPE = "application/vnd.tradingbot.findings+json"
