@@ -16,6 +16,7 @@ from typing import Any
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.remote.webdriver import WebDriver
+from selenium.webdriver.support.select import Select
 
 from tests.conftest import ROOT
 
@@ -161,10 +162,22 @@ class Lab:
         self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", found())
         found().click()  # a real one: it takes the focus from the field that was typed into
 
-    def type(self, text: str) -> None:
-        """Type a reason."""
-        script = "return [...document.querySelectorAll('.widget-text input')].find(field => field.value === '') || null"
-        field = wait_until(lambda: self.driver.execute_script(script), "there is no empty field")
+    def symbols(self) -> list[str]:
+        """Return the symbols that can be chosen."""
+        script = "return [...document.querySelectorAll('.widget-dropdown option')].map(option => option.innerText)"
+        return list(self.driver.execute_script(script))
+
+    def choose(self, symbol: str) -> None:
+        """Choose a symbol to chart."""
+        Select(self.driver.find_element("css selector", ".widget-dropdown select")).select_by_visible_text(symbol)
+
+    def type(self, text: str, behind: str = "") -> None:
+        """Type a reason, or the rest of one, behind what stands in its field."""
+        script = (
+            "return [...document.querySelectorAll('.widget-text input')].find(field => field.value === arguments[0])"
+            " || null"
+        )
+        field = wait_until(lambda: self.driver.execute_script(script, behind), f"there is no field with {behind!r}")
         self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", field)
         field.send_keys(text)
 

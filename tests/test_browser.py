@@ -65,12 +65,18 @@ def test_a_bot_is_seen_and_steered_from_the_browser(lab: Lab, home: Path) -> Non
     )
     shoot(lab, "running")
 
+    for symbol in lab.symbols()[:3] * 2:
+        lab.choose(symbol)
+        wait_until(lambda symbol=symbol: f"the chart shows {symbol}" in lab.text(), f"{symbol} is not charted")
+
     lab.click("", within=f"button.tradingbot-switch-{ANCHOR}")
     wait_until(lambda: f"{ANCHOR}: true becomes false" in lab.text(), "no plan is shown")
     lab.click("do it")
     wait_until(lambda: "say why" in lab.text(), "a switch without a reason is not refused")
     assert status_of(home)["flags"][ANCHOR] is True
-    lab.type("odd anchors")
+    lab.type("odd")
+    lab.click("", within=f"button.tradingbot-switch-{ANCHOR}")  # what was typed is told when the field is left
+    lab.type(" anchors", behind="odd")
     shoot(lab, "confirm")
     lab.click("do it")
     wait_until(lambda: status_of(home)["flags"][ANCHOR] is False, "the running bot has not adopted it")

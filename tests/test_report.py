@@ -22,8 +22,10 @@ import pytest
 
 from tests.crash import machine
 from tests.made_notebooks import IMPORTS, made
+from tradingbot.ops.report.child import GRACE_S
 from tradingbot.ops.report.index import Report, forget_old, list_reports, write_index, write_record
 from tradingbot.ops.report.page import findings_table
+from tradingbot.ops.report.process import MARK
 
 HOSTILE = (
     "<script>alert(1)</script>\\x1b[31mred\\x1b]0;title\\x07<img src=http://example.org/x.png> ![x](http://example.org)"
@@ -372,8 +374,9 @@ def test_a_signal_ends_a_run_and_keeps_what_it_had(
 def test_a_runner_that_is_killed_leaves_no_process_and_a_report_for_the_next_one_to_conclude(
     forever: subprocess.Popen[str], tmp_path: Path
 ) -> None:
-    """kill -9 is the one end that nobody can write down."""
+    """kill -9 is the one end that nobody can write down; whoever else holds the runner's files open changes nothing."""
     home = tmp_path / "home"
+    kept = [os.open(path, os.O_RDWR | os.O_NONBLOCK) for path in pipes_of(forever.pid)]
     forever.kill()
     forever.communicate(timeout=60)
     end = time.monotonic() + 30
@@ -385,6 +388,37 @@ def test_a_runner_that_is_killed_leaves_no_process_and_a_report_for_the_next_one
     page = next((home / "reports").glob("*_incomplete.html")).read_text()
     assert "what ran it was killed, or could not write in cell 5 of 6" in page
     assert list((home / "reports").glob("*.partial")) == []
+    for number in kept:
+        os.close(number)
+
+
+def pipes_of(pid: int) -> list[Path]:
+    """Return the pipes of a process and of those that it started, as a process that inherited them would have them."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    paths = [path for each in (str(pid), *children) for path in Path(f"/proc/{each}/fd").iterdir()]
+    pipes = {str(path.readlink()): path for path in paths if int(path.name) not in (1, 2)}
+    return [path for name, path in pipes.items() if name.startswith("pipe:")]
+
+
+def test_a_run_ends_itself_where_its_runner_does_not(tmp_path: Path) -> None:
+    """Some time after the limit, though who started it lives: saved, its kernel ended, its scratch files removed."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    notebook = json.loads(made(tmp_path / "forever.ipynb", FOREVER).read_text())
+    partial, home = tmp_path / "kept.ipynb", tmp_path / "home"
+    facts = {"notebook": notebook, "parameters": {}, "partial": str(partial), "scratch": str(scratch)}
+    job = scratch / "job.json"
+    job.write_text(json.dumps(facts | {"runner": os.getpid(), "timeout_s": 5 - GRACE_S}))
+    environ = {**os.environ, MARK: "made", "TRADINGBOT_HOME": str(home), "JUPYTER_RUNTIME_DIR": str(scratch)}
+    reading, writing = os.pipe()
+    words = [sys.executable, "-m", "tradingbot.ops.report.child", str(job), str(writing)]
+    done = subprocess.run(words, pass_fds=(writing,), env=environ, capture_output=True, timeout=90, check=False)
+    os.close(writing)
+    os.close(reading)
+    assert done.returncode == 0
+    assert partial.is_file()
+    assert processes_of(str(home)) == []
+    assert not scratch.exists()
 
 
 def test_a_disk_that_fills_is_one_line_and_what_was_executed_is_kept(tmp_path: Path) -> None:

@@ -50,7 +50,10 @@ class Checked(Shown):
         if self.verdict not in GO_OR_NOT:
             return self.findings
         verdict = Verdict.OK if self.ok else Verdict.FAILED
-        return (Finding(self.what, verdict, f"{self.verdict}: {_counts(self.findings)}"), *self.findings)
+        return (
+            Finding(self.what, verdict, f"{self.verdict}: of {len(self.findings)} checks {_counts(self.findings)}"),
+            *self.findings,
+        )
 
     def to_record(self) -> dict[str, Any]:
         """Return it as a JSON object."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from tradingbot.api.drop_tables import plural
 from tradingbot.ops.checkup import Finding, Verdict, run_checks
 from tradingbot.research.outcomes import FEW, HORIZONS_MIN
 
@@ -55,7 +56,7 @@ def _damage(study: DropTriggerStudy) -> Finding:
 
 def _enough(study: DropTriggerStudy) -> Finding:
     episodes = study.luck(len(HORIZONS_MIN) - 2).episodes
-    says = f"{study.triggers} triggers, {episodes} of them apart in time"
+    says = f"{plural(study.triggers, 'trigger')}, {episodes} of them apart in time"
     if episodes < FEW:
         return Finding("triggers", Verdict.NOT_APPLICABLE, f"{says}: fewer than {FEW} say nothing about the rule")
     return Finding("triggers", Verdict.OK, says)
@@ -78,7 +79,8 @@ def _again(study: DropTriggerStudy) -> Finding:
     ours = {one.decision_id for one in found.variants[0].decisions if study.is_told(one.decision_id)}
     theirs = {name for name in study.recorded.decisions["decision_id"] if study.is_told(name)}
     if ours == theirs:
-        return Finding("run again", Verdict.OK, f"the recorded settings give the same {len(theirs)} triggers again")
+        same = f"the same {plural(len(theirs), 'trigger')} again" if theirs else "no trigger either"
+        return Finding("run again", Verdict.OK, f"the recorded settings give {same}")
     says = f"{len(theirs - ours)} recorded triggers do not come again, {len(ours - theirs)} others do"
     examples = sorted(ours ^ theirs)[:10]
     return Finding("run again", Verdict.FAILED, says, {"differ": examples}, "tradingbot prove")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from tradingbot.api.drop_facts import APART_MS, MAIN, StudyFacts
 from tradingbot.api.drop_tables import any_moment, plural, variant_rows
 from tradingbot.research.frames import in_ms, utc
+from tradingbot.research.journal import CUT_OFF, Session
 from tradingbot.research.outcomes import HORIZONS_MIN
 from tradingbot.research.shown import Picture, harmless, label
 from tradingbot.research.survey import AGE_EDGES, DROP_EDGES
@@ -29,7 +31,8 @@ class StudyPictures(StudyFacts):
             return Picture("Nothing is recorded", None, str(self.recorded.state_dir))
         first, last = self.span_ms
         journal, seen = self.recorded.journal, self.survey.coverage
-        sessions = [(one.began_ms, one.last_ms, one.sid) for one in journal.sessions]
+        spans = {name: one.spans_ms for name, one in seen.items()}
+        sessions = _session_spans(journal.sessions, spans)
         off = [(row["time"], row["until"] or last, row["why"]) for row in journal.rows.get("gaps", ())]
         whole = np.median([one.covered_pct for one in seen.values()]) if seen else 0.0
         title = f"{plural(len(sessions), 'session')}; ticks cover {whole:.1f} % of the time of the median symbol"
@@ -37,7 +40,6 @@ class StudyPictures(StudyFacts):
             title = (
                 f"{plural(len(sessions), 'session')}, no ticks recorded: what prices did after triggers is not known"
             )
-        spans = {name: one.spans_ms for name, one in seen.items()}
         figure = coverage_figure(first, last, sessions, off, spans, self.changes_ms)
         note = "Top row: sessions, blue and green in turn; red: a bot ran, and ticks were not recorded. "
         note += "Below, red: holes. "
@@ -53,7 +55,7 @@ class StudyPictures(StudyFacts):
             return Picture("No triggers", None, self.why_none())
         counts = table["symbol"].value_counts()
         busiest = f"{harmless(counts.index[0])} had the most ({counts.iloc[0]})"
-        title = f"{len(table)} triggers of {len(counts)} symbols; {busiest}"
+        title = f"{plural(len(table), 'trigger')} of {plural(len(counts), 'symbol')}; {busiest}"
         first, last = self.span_ms
         figure = triggers_figure(
             in_ms(table), list(table["symbol"]), list(table["outcome"]), table["drop_pct"].to_numpy(), self.changes_ms,
@@ -171,6 +173,20 @@ def _quantiles(values: Any) -> list[list[float] | None]:
     """Return QUANTILES of each column's known values, None where none is known."""
     known = [column[np.isfinite(column)] for column in values.T]
     return [np.percentile(column, QUANTILES).tolist() if len(column) else None for column in known]
+
+
+def _session_spans(sessions: Sequence[Session], spans_ms: Mapping[str, Any]) -> list[tuple[int, int, str]]:
+    """Return when each session began and ended (ms): one whose end is not told, with the last tick that it recorded."""
+    ends = np.sort(np.concatenate([spans[:, 1] for spans in spans_ms.values()])) if spans_ms else np.empty(0)
+    found = []
+    for number, one in enumerate(sessions):
+        last_ms = one.last_ms
+        if one.ended == CUT_OFF:
+            until = sessions[number + 1].began_ms if number + 1 < len(sessions) else np.inf
+            own = ends[(ends >= one.began_ms) & (ends < until)]
+            last_ms = max([last_ms, *map(int, own[-1:])])
+        found.append((one.began_ms, last_ms, one.sid))
+    return found
 
 
 def _more(count: int, shown: int) -> str:

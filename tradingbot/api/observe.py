@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,7 +108,7 @@ class LiveView:
         self._decisions = DecisionPast(state_dir)
         self._prices: PricePast | None = None
         self._chart: LiveChart | None = None
-        self._png = b""
+        self._png, self._drawn = b"", ""  # the chart, and of which symbol it is
         self._ended = asyncio.Event()
         self._adoptions: list[tuple[float, str, Any]] = []  # until when (s), flag, the override that is to be told
         self._sids: set[str] = set()
@@ -170,7 +169,7 @@ class LiveView:
             chosen = self._prices is None or self._prices.symbol != self.symbol
             if self.symbol and self._seen.status and (chosen or (fresh and now_s >= next_chart_s)):
                 with contextlib.suppress(*DAMAGED if self._is_damaged else ()):
-                    panel.show_chart(await asyncio.to_thread(self._draw))
+                    panel.show_chart(await asyncio.to_thread(self._draw), self._drawn)
                 next_chart_s = time.monotonic() + CHART_S
             if panel.defects:
                 raise panel.defects[0]
@@ -242,6 +241,7 @@ class LiveView:
         past.follow(status)
         speed = status["bot"].get("speed", 1)
         note = "" if speed == 1 else f"the exchange's time, {speed:g} times as fast as real time"
+        self._drawn = past.symbol
         self._png = self._chart.png(past.symbol, past.prices, past.levels, self._decisions.latest(), note)
         return self._png
 
@@ -319,17 +319,12 @@ class LiveView:
         return plan_switch(self._effective(), {flag: CLEAR if on is None else on})
 
     def _effective(self) -> Effective:
-        """Return the settings in force, also where overrides.json is broken: as the last good one leaves them."""
-        from tradingbot.errors import SettingsError
+        """Return the settings in force, also where overrides.json is broken."""
         from tradingbot.io.home import Home
-        from tradingbot.io.override_file import peek_entries
-        from tradingbot.io.overrides import read_settings
+        from tradingbot.io.overrides import in_force, read_settings
 
-        read = partial(read_settings, Home(self._home, "notebook"), state=str(self.state_dir.absolute()))
-        try:
-            return read()
-        except SettingsError:
-            return read(overrides={key: entry.value for key, entry in peek_entries(self.state_dir)[0].items()})
+        state = str(self.state_dir.absolute())
+        return in_force(read_settings(Home(self._home, "notebook"), state=state, overrides=False))
 
     def _see_adopted(self, panel: Panel) -> None:
         told = {}

@@ -135,7 +135,15 @@ def triggers_figure(
         left += counts
     side.set_yticks(range(len(names)), [label(name, 14) for name in names])
     side.set_xlabel("triggers (count)")
+    _whole_numbers(side)
     return figure
+
+
+def _whole_numbers(axis: Any) -> None:
+    """Mark counts by whole numbers alone."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
 
 
 def anatomy_figure(panels: Sequence[Mapping[str, Any]]) -> Figure:
@@ -274,6 +282,7 @@ def ages_figure(edges: Array, counts: Array, at_triggers: Array, causes: Mapping
     for place, word in enumerate(words):
         side.text(causes[word], place, f" {causes[word]:,}", va="center", fontsize=9)
     side.set_xlabel("changes of anchors by cause (count)")
+    _whole_numbers(side)
     side.margins(x=0.12)
     return figure
 
@@ -286,6 +295,7 @@ def variants_figure(names: Sequence[str], triggers: Array, pnl: Array, yardstick
     places = np.arange(len(rows))[::-1]
     axis.barh(places[: len(names)], triggers, color=[BLUE, *[SKY] * (len(names) - 1)])
     axis.set_xlabel("triggers (count)")
+    _whole_numbers(axis)
     axis.set_yticks(places, [label(name, 44) for name in rows])
     values = [*pnl, *yardsticks.values()]
     side.barh(places, values, color=[BLUE, *[SKY] * (len(names) - 1), *[ORANGE] * len(yardsticks)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from html import escape
@@ -113,4 +114,5 @@ class Picture:
 
 
 def _note(text: str) -> str:
-    return f"<p style='color:#555'>{escape(harmless(text))}</p>" if text else ""
+    shown = re.sub("`([^`]*)`", r"<code>\1</code>", escape(harmless(text)))
+    return f"<p style='color:#555'>{shown}</p>" if text else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +14,7 @@ from tradingbot.ui.live_html import message
 __all__ = ["FlagState", "Panel", "Screen", "Steering"]
 
 WIDTH = "100%"
+HELD_BACK_S = 0.4  # that a change may come behind a click that was made after it
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ class Panel:
         self._stop = w.Button(description="stop watching", tooltip="end this cell; the bot goes on")
         self._why = _reason()
         self._buttons = w.HBox([self._halt, self._arm, self._stop, self._why], layout=w.Layout(flex_flow="row wrap"))
-        self._symbol = w.Dropdown(options=[], description="chart of")
+        self._symbol, self._charted = w.Dropdown(options=[], description="chart of"), w.HTML()
         self._do = w.Button(description="do it", button_style="warning")
         self._cancel = w.Button(description="cancel")
         self._confirm = w.VBox([self._asked, w.HBox([self._do, self._cancel])], layout=w.Layout(display="none"))
@@ -86,7 +88,7 @@ class Panel:
         self._halt.on_click(self._guarded(lambda _: self._halt_now()))
         self._arm.on_click(self._guarded(lambda _: self._ask_arm()))
         self._stop.on_click(self._guarded(lambda _: steering.stop()))
-        self._do.on_click(self._guarded(lambda _: self._confirmed()))
+        self._do.on_click(lambda _: _soon(partial(self._guarded(lambda _: self._confirmed()), None)))
         self._cancel.on_click(self._guarded(lambda _: self._dismiss("nothing was changed")))
         _acknowledge(self._symbol)
         self._symbol.observe(self._guarded(self._chosen), names="value")
@@ -97,7 +99,7 @@ class Panel:
                 self._said,
                 self._confirm,
                 self._table,
-                self._symbol,
+                w.HBox([self._symbol, self._charted]),
                 self._chart,
                 self._decisions,
                 w.HTML("<b>flags</b>"),
@@ -126,10 +128,11 @@ class Panel:
             if flag.name in self._rows:
                 self._rows[flag.name].show(flag)
 
-    def show_chart(self, png: bytes) -> None:
-        """Show a chart, or none where it is empty."""
+    def show_chart(self, png: bytes, symbol: str) -> None:
+        """Show the chart of a symbol, or none where it is empty."""
         if png != self._chart.value:
             self._chart.value = png
+            self._charted.value = message(f"the chart shows {symbol}" if png else "")
             self._chart.layout.display = None if png else "none"
 
     def choose(self, symbol: str) -> None:
@@ -253,6 +256,16 @@ def _reason() -> Any:
     field = w.Text(placeholder=text, description="reason", layout=wide, continuous_update=False)
     _acknowledge(field)
     return field
+
+
+def _soon(act: Callable[[], None]) -> None:
+    """Do something once a change that the browser held back has come in: a click may overtake it."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        act()
+    else:
+        loop.call_later(HELD_BACK_S, act)
 
 
 def _acknowledge(widget: Any) -> None:

@@ -2,7 +2,8 @@
 
 JOB is a file that says what to run, EVENTS a descriptor for lines of JSON about how far it has come. Whoever started it
 sets the time limit: a kernel may hang whatever waits for it. Each save of the notebook is whole, so that this process
-may be ended at any moment; SIGTERM, and the end of who started it, save what is there and end it.
+may be ended at any moment; SIGTERM, the end of who started it, and a limit that passed long ago, save what is there and
+end it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import shutil
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ __all__ = ["main"]
 MOST_BYTES = 5_000_000  # of text that one cell may print into the notebook
 SCHEME = "tradingbot-report:"  # what papermill calls the place that it saves to
 AUTOSAVE_S = 2
+WATCH_S = 0.5  # between two looks at whether who started this still lives
+GRACE_S = 15.0  # that it has beyond the time limit to end this process itself, and this one for its last save
 
 
 class _Run:
@@ -78,11 +82,18 @@ def main(words: list[str]) -> int:
 
 
 def _watch_parent(run: _Run) -> None:
-    """End with the process that started us: it holds the other end of stdin."""
-    while sys.stdin.buffer.read(1):
-        pass
+    """End with the process that started us, and some time after the limit that it should have held us to.
+
+    A pipe that closes would not do: whatever else has inherited its other end keeps it open.
+    """
+    end_s = time.monotonic() + run.job["timeout_s"] + GRACE_S
+    while os.getppid() == run.job["runner"] and time.monotonic() < end_s:
+        time.sleep(WATCH_S)
     run.orphaned = True
     os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE_S)  # for the last save, which the main thread makes
+    _clear_up(Path(run.job["scratch"]))
+    os._exit(0)
 
 
 def _clear_up(scratch: Path) -> None:

@@ -13,7 +13,7 @@ from tradingbot.io.state_files import write_atomic
 from tradingbot.ops.record.findings import counted
 from tradingbot.ops.report.index import ENDINGS, Report, write_record
 from tradingbot.ops.report.notebooks import Notebook, import_nbformat
-from tradingbot.ops.report.page import BANNER_TAG, FINDINGS_TYPE, VERDICTS, joined, plain, report_html
+from tradingbot.ops.report.page import BANNER_TAG, FINDINGS_TYPE, VERDICTS, WIDGET_TYPE, joined, plain, report_html
 from tradingbot.ops.report.process import Outcome
 
 __all__ = ["EXIT_CODES", "conclude_report"]
@@ -45,6 +45,8 @@ def conclude_report(folder: Path, report: Report, notebook: Notebook | None, out
     for cell in executed.cells:
         if cell.cell_type == "code":
             cell.outputs = joined(cell.outputs)
+    if not any(WIDGET_TYPE in output.get("data", {}) for cell in executed.cells for output in cell.get("outputs", [])):
+        executed.metadata.pop("widgets", None)  # the state of widgets that have made way for what can be read
     report = _judged(report, executed, outcome)
     tail = "" if report.verdict in ("passed", "failed") else "_incomplete"
     report = replace(report, files={"notebook": f"{report.stem}{tail}.ipynb", "page": f"{report.stem}{tail}.html"})

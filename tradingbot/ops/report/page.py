@@ -11,8 +11,8 @@ from html import escape
 from typing import Any
 
 __all__ = [
-    "BANNER_TAG", "FINDINGS_TYPE", "VERDICTS", "WORDS", "findings_table", "given_text", "joined", "page", "plain",
-    "report_html", "took_text", "utc_text",
+    "BANNER_TAG", "FINDINGS_TYPE", "VERDICTS", "WIDGET_TYPE", "WORDS", "findings_table", "given_text", "joined", "page",
+    "plain", "report_html", "took_text", "utc_text",
 ]  # fmt: skip
 
 FINDINGS_TYPE = "application/vnd.tradingbot.findings+json"
@@ -44,11 +44,10 @@ table.dataframe td { text-align: right; font-variant-numeric: tabular-nums; }
 .verdict.incomplete { border-color: #e69f00; } .failed > strong, .findings td.failed { color: #a83e00; }
 .findings td.failed, .findings td.warning { font-weight: 600; } .findings td.warning { color: #7a5200; }
 .passed > strong { color: #00517f; } .incomplete > strong { color: #7a5200; }
-.stamp { color: #57606a; font-size: 13px; } .stamp th { font-weight: 500; white-space: nowrap; }
+.stamp { color: #57606a; font-size: 13px; max-width: none; } .stamp th { font-weight: 500; white-space: nowrap; }
 .error pre, .output_error pre { border-left: 4px solid #d55e00; background: #fff6f0; padding: 8px 12px; }
 .output_stderr pre { border-left: 4px solid #e69f00; padding-left: 10px; }
 .note { border-left: 4px solid #e69f00; padding: 4px 12px; background: #fffaf0; }
-nav { font-size: 13px; margin-top: 12px; }
 """
 POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; font-src data:; form-action 'none'; base-uri 'none'"
@@ -126,7 +125,7 @@ def report_html(notebook: Any, record: Mapping[str, Any], index: str | None = "i
     parts = [f"<h1>{_text(title)}</h1>", _verdict(record)]
     if record["findings"]:
         parts.append(findings_table(record["findings"]))
-    parts += [_stamp(record, index), _body(notebook, title)]
+    parts += [_short_stamp(record, index), _body(notebook, title), "<h2>This run</h2>", _stamp(record)]
     return page(f"{title}: {WORDS[record['verdict']]}", "\n".join(parts))
 
 
@@ -138,7 +137,18 @@ def _verdict(record: Mapping[str, Any]) -> str:
     return f"{text}</div>"
 
 
-def _stamp(record: Mapping[str, Any], index: str | None) -> str:
+def _short_stamp(record: Mapping[str, Any], index: str | None) -> str:
+    """Return in one line when and where this was; the whole stamp stands at the end, behind what was asked for."""
+    commit = f" ({record['commit'][:12]})" if record["commit"] else ""
+    facts = (
+        utc_text(record["started_ms"]), took_text(record), record["state"], f"version {record['version']}{commit}",
+        given_text(record["parameters"]),
+    )  # fmt: skip
+    link = f' · <a href="{escape(index)}">all reports</a>' if index else ""
+    return f'<p class="stamp">{" · ".join(_text(fact) for fact in facts if fact)}{link}</p>'
+
+
+def _stamp(record: Mapping[str, Any]) -> str:
     parameters = given_text(record["parameters"])
     commit = record["commit"] or "not a checkout"
     rows = {
@@ -150,8 +160,7 @@ def _stamp(record: Mapping[str, Any], index: str | None) -> str:
         "notebook": f"{record['notebook']}, as executed: {record['files']['notebook']}",
     }
     text = "".join(f"<tr><th>{name}</th><td>{_text(value)}</td></tr>" for name, value in rows.items())
-    link = f'<nav><a href="{escape(index)}">all reports</a></nav>' if index else ""
-    return f'<table class="stamp">{text}</table>{link}'
+    return f'<table class="stamp">{text}</table>'
 
 
 def _body(notebook: Any, title: str) -> str:

@@ -68,6 +68,8 @@ def execute(
             "parameters": report.parameters,
             "partial": str(partial),
             "scratch": scratch,
+            "runner": os.getpid(),
+            "timeout_s": timeout_s,
         }
         job.write_text(json.dumps(facts))
         reading, writing = os.pipe()
@@ -75,7 +77,7 @@ def execute(
             with Path(scratch, "log").open("wb") as log:
                 process = subprocess.Popen(  # noqa: S603
                     [sys.executable, "-m", "tradingbot.ops.report.child", str(job), str(writing)],
-                    stdin=subprocess.PIPE, stdout=log, stderr=log, pass_fds=(writing,), start_new_session=True,
+                    stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(writing,), start_new_session=True,
                     env=_environ(environ, scratch, mark),
                 )  # fmt: skip
             os.close(writing)
@@ -181,8 +183,6 @@ def _end(process: subprocess.Popen[bytes], mark: str, in_order: bool) -> None:
     if process.poll() is None:
         process.kill()
         process.wait()
-    assert process.stdin is not None
-    process.stdin.close()
     if not in_order:
         end_marked(mark)
 
