@@ -271,7 +271,7 @@ def test_a_rollback_is_planned_done_and_undone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ({"profile": "anchors"}, "anchors is no profile; the profiles: all"),
+        ({"profile": "anchors"}, "there is no profile anchors: did you mean anchor?"),
         ({}, "name a profile"),
         ({"undo": "20260101T000000-000"}, "there is no rollback 20260101T000000-000"),
         ({"undo": True}, "there is no rollback"),

@@ -80,7 +80,8 @@ def test_config_as_json_is_one_document(tmp_path: Path) -> None:
         (("config", "--config", "/nowhere.toml"), "tradingbot: there is no settings file /nowhere.toml"),
         (("replay", "/nowhere"), "tradingbot: there is no file or directory /nowhere"),
         (("replay",), "required: FILE_OR_DIRECTORY"),
-        (("repl",), "invalid choice: 'repl'"),
+        (("stats",), "tradingbot: there is no command stats: did you mean status?"),
+        (("xyz",), "tradingbot: there is no command xyz: `tradingbot --help` shows them all"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_2(words: tuple[str, ...], complaint: str) -> None:
@@ -90,6 +91,15 @@ def test_wrong_usage_is_one_line_and_exit_2(words: tuple[str, ...], complaint: s
     assert complaint in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("words", [("prove",), ("compare", "--set", "POLL_S=3"), ("fsck",), ("export", "--to", "csv")])
+def test_a_home_in_place_of_a_state_directory_is_told(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """Exit 2 with the directory that was meant: an empty record would be called clean."""
+    (tmp_path / "bot" / "state" / "journal").mkdir(parents=True)
+    done = run(words[0], "bot", *words[1:], cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "tradingbot: bot is a bot's home: did you mean bot/state?\n"
 
 
 def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:

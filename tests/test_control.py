@@ -17,6 +17,7 @@ import pytest
 from tests.conftest import ROOT
 from tradingbot.config import registry
 from tradingbot.io.home import Home
+from tradingbot.io.lines import decode
 from tradingbot.io.overrides import read_settings
 from tradingbot.ops.control import ALLOWED, DEFAULTS, find_target
 
@@ -271,6 +272,23 @@ def test_kill_and_arm_need_no_bot(tmp_path: Path) -> None:
     assert not switch.exists()
     done = call(tmp_path, "arm")
     assert (done.returncode, done.stdout, done.stderr) == (0, "the kill switch was off\n", "")
+
+
+def test_the_audit_says_who_killed_and_armed(tmp_path: Path) -> None:
+    """Also where a kill is taken back before the bot has looked; arming what was not killed is nothing."""
+    for words in (("kill", "--why", "odd prices"), ("arm", "--why", "was the feed"), ("arm",)):
+        assert call(tmp_path, *words).stderr == ""
+    lines = [decode(line) for line in (tmp_path / "state" / "audit.jsonl").read_bytes().splitlines()]
+    assert [(line["what"], line["why"]) for line in lines] == [("kill", "odd prices"), ("arm", "was the feed")]
+    assert all(line["who"] and line["ts_ms"] for line in lines)
+
+
+def test_an_audit_that_cannot_be_written_keeps_nothing_from_being_killed(tmp_path: Path) -> None:
+    """The switch is on, exit 0, and one line says what is missing."""
+    (tmp_path / "state" / "audit.jsonl").mkdir(parents=True)
+    done = call(tmp_path, "kill", "--why", "odd prices")
+    assert (done.returncode, done.stderr.count("\n"), "it is done, and not kept in" in done.stderr) == (0, 1, True)
+    assert (tmp_path / "state" / "KILL").read_text() == "odd prices\n"
 
 
 def test_a_reason_of_any_bytes_switches_it_on(tmp_path: Path) -> None:

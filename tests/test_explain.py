@@ -483,6 +483,15 @@ def test_hours_without_a_trigger_say_how_close_it_came(tmp_path: Path) -> None:
     assert "no snapshot of C is recorded" in call(tmp_path, "explain", "--near", "--symbol", "C").stderr
 
 
+def test_a_symbol_that_stays_under_its_threshold_triggered_in_an_hour_before(tmp_path: Path) -> None:
+    """An hour without a trigger of its own does not say that there was one."""
+    recording = Past(tmp_path / "state")
+    recording.feed((3590, 100.0), (3595, 97.0), (3601, 96.9))
+    recording.close()
+    says = [line.rsplit("  ", 1)[1].strip() for line in call(tmp_path, "explain", "--near").stdout.splitlines()[1:]]
+    assert says == ["under it, and triggered", "under it, and triggered before"]
+
+
 def test_a_reader_of_the_words_knows_every_check_and_cause(tmp_path: Path) -> None:
     """No check is shown as a bare number, and no cause of the engine is without its words."""
     from tradingbot.market.anchor_manager import AnchorCause

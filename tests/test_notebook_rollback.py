@@ -89,7 +89,7 @@ def test_a_wrong_parameter_is_one_line_and_a_failure(tmp_path: Path) -> None:
     """Without a traceback through the package; nothing is made where no bot has run."""
     home = tmp_path / "home"
     code, said, text = run("rollback", tmp_path / "out.ipynb", tmp_path, home=str(home), profile="anchors")
-    says = "UsageError: anchors is no profile; the profiles: all, persistence, warmstart"
+    says = "UsageError: there is no profile anchors: did you mean anchor?"
     assert code == 1
     assert says in text
     assert "Traceback" not in text

@@ -25,6 +25,7 @@ from tests.rollbacks import (
     undo,
 )
 from tests.test_live import call
+from tradingbot.cli import main
 from tradingbot.config import FLAGS
 from tradingbot.errors import TradingBotError, UsageError
 from tradingbot.io.home import Home
@@ -97,7 +98,7 @@ def test_a_dry_run_and_a_plan_without_a_terminal_leave_nothing(tmp_path: Path) -
     ("words", "said"),
     [
         ((), "takes a profile, or --undo, or --list"),
-        (("nonsense",), "the profiles: all, persistence, warmstart, retry, anchor"),
+        (("nonsense",), "there is no profile nonsense: there are all, persistence, warmstart"),
         (("anchor", "--undo"), "takes a profile, or --undo, or --list"),
         (("anchor", "--from-empty"), "--from-empty goes with rollback warmstart --restart"),
         (("--undo",), "there is no rollback in"),
@@ -466,3 +467,19 @@ def test_an_override_is_what_it_was_after_a_turn_through_a_stored_plan(tmp_path:
     undo(tmp_path)
     assert read_entries(state) == {ANCHOR: Override(True)}
     assert rollback_store.find(state).state == "undone"
+
+
+def test_whoever_interrupts_a_rollback_is_told_that_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C is exit 130, and what may be half done is not left unsaid."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rollback, "execute", stop)
+    assert main(["--home", str(tmp_path), "rollback", "anchor", "--no-compare", "--yes", "--why", "odd"]) == 130
+    assert capsys.readouterr().err.splitlines()[-2:] == [
+        "tradingbot: it may be half done: the same command goes on where this one stopped",
+        "tradingbot: interrupted",
+    ]

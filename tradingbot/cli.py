@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
+import re
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import NoReturn
 
 from tradingbot import __version__
 from tradingbot.commands import (
@@ -119,10 +122,24 @@ def _join(arguments: argparse.Namespace) -> argparse.Namespace:
     return arguments
 
 
+class _Parser(argparse.ArgumentParser):
+    """Answer an unknown command by the nearest one, where argparse would list them all."""
+
+    commands: Collection[str] = ()
+
+    def error(self, message: str) -> NoReturn:
+        found = re.match(r"argument COMMAND: invalid choice: '(.*?)'", message)
+        if found is None:
+            super().error(message)
+        near = difflib.get_close_matches(found[1].lower(), self.commands, 1)
+        hint = f"did you mean {near[0]}?" if near else "`tradingbot --help` shows them all"
+        self.exit(UsageError.exit_code, f"tradingbot: there is no command {found[1]}: {hint}\n")
+
+
 def _parser() -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False)
     add_common(shared, "")
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="tradingbot",
         allow_abbrev=False,
         description="A spot bot that buys sharp drops, and that its operator can observe, replay, prove and roll back.",
@@ -135,7 +152,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dashboard", action=action, help="show the live table (by default: on a terminal)")
     text = "run in virtual time, in which waiting costs nothing; needs --duration and the embedded exchange"
     parser.add_argument("--virtual", action="store_true", help=text)
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=argparse.ArgumentParser)
+    parser.commands = commands.choices.keys()
 
     def add(name: str, run: Command, summary: str, example: str) -> argparse.ArgumentParser:
         command = commands.add_parser(

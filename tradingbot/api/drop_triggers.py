@@ -205,7 +205,7 @@ class DropTriggerStudy(StudyPictures):
         rows = symbol_rows(self.decisions, self.recorded.trades, split, HORIZONS_MIN[MAIN]) if self.triggers else []
         formats = {"deepest %": "+.2f", "median after %": "+.2f", "above 0 %": ".0f", "profit (quote)": "+,.2f"}
         title = "By symbol: the most triggers first" if rows else "No symbol had a trigger"
-        note = f"After: {HORIZONS_MIN[MAIN]} minutes, ask to bid, before fees; `of` counts those that are recorded."
+        note = f'After: {HORIZONS_MIN[MAIN]} minutes, ask to bid, before fees; "of" counts those that are recorded.'
         return Table(title, pd.DataFrame(rows[:MOST_ROWS]), note + _left(rows), formats)
 
     def after(self) -> Table:
@@ -216,8 +216,8 @@ class DropTriggerStudy(StudyPictures):
         names = ("mean %", "median %", "lower quarter %", "upper quarter %", "any moment %", "worst %", "any worst %")
         title = "What happened in the minutes after a trigger" if rows else "No triggers: nothing to look at after them"
         note = (
-            "Bought at the ask, sold at the bid, before fees. `of` counts triggers whose minutes ahead are recorded "
-            "without a hole; `worst` is the median of the lowest bids on the way; `any moment` and `any worst` are the "
+            'Bought at the ask, sold at the bid, before fees. "of" counts triggers whose minutes ahead are recorded '
+            'without a hole; "worst" is the median of the lowest bids on the way; "any moment" and "any worst" are the '
             "same medians of even moments of the same symbols, each symbol weighted by its triggers. Triggers that "
             "follow each other share their future: against luck only those count that are that long apart, of all "
             f"symbols together. It takes {FEW} of them, and a p below {LEVEL:.4f}, for four times are looked at, to be "

@@ -6,12 +6,13 @@ import argparse
 from collections.abc import Callable
 from contextlib import suppress
 
-__all__ = ["Add", "Command", "add_asking", "add_common", "count", "minutes", "period_s", "seconds"]
+__all__ = ["STATE_HELP", "Add", "Command", "add_asking", "add_common", "count", "minutes", "period_s", "seconds"]
 
 Command = Callable[[argparse.Namespace], int]
 Add = Callable[[str, Command, str, str], argparse.ArgumentParser]
 """Takes name, function, summary and example of a command."""
 
+STATE_HELP = "a state directory, as in build/run/state; else the home's own"
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
@@ -28,7 +29,7 @@ def add_common(parser: argparse.ArgumentParser, prefix: str) -> None:
     def add(name: str, metavar: str, text: str) -> None:
         common.add_argument(f"--{name}", dest=prefix + name, metavar=metavar, help=text)
 
-    add("home", "DIR", "folder that everything lives under")
+    add("home", "DIR", "the bot's folder (TRADINGBOT_HOME, the nearest with a tradingbot.toml, or this one)")
     add("state", "DIR", "state directory, relative to the home")
     add("config", "FILE", "settings file in place of HOME/tradingbot.toml")
     text = "a setting; repeatable"

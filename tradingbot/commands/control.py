@@ -75,6 +75,7 @@ def kill(arguments: argparse.Namespace) -> int:
 
     folder = target(arguments)[0]
     control.kill(folder, arguments.why)
+    _audit(folder, "kill", arguments.why)
     rest = "" if control.is_running(folder) else " (no bot is running there now: it holds for the next one)"
     answer(arguments, {"killed": True, "why": arguments.why}, f"kill switch on in {folder}: {arguments.why}{rest}")
     return 0
@@ -84,6 +85,19 @@ def arm(arguments: argparse.Namespace) -> int:
     """Switch the kill switch off."""
     from tradingbot.ops import control
 
-    was_on = control.arm(target(arguments)[0])
+    folder = target(arguments)[0]
+    was_on = control.arm(folder)
+    if was_on:
+        _audit(folder, "arm", arguments.why)
     answer(arguments, {"killed": False, "was": was_on}, "kill switch off" if was_on else "the kill switch was off")
     return 0
+
+
+def _audit(folder: Path, what: str, why: str) -> None:
+    """Keep what is done already in the audit; a disk that cannot take it, or whatever is broken, undoes nothing."""
+    try:
+        from tradingbot.ops.doctor.fixes import audit
+
+        audit(folder, what, why)
+    except Exception as error:  # noqa: BLE001  (the switch is what counts)
+        complain(f"warning: it is done, and not kept in {folder / 'audit.jsonl'}: {error}")

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tradingbot.commands.arguments import Add, add_asking
-from tradingbot.commands.shared import answer, ask, complain, from_here, settings_of
+from tradingbot.commands.arguments import STATE_HELP, Add, add_asking
+from tradingbot.commands.shared import answer, ask, complain, from_here, settings_of, state_named
 from tradingbot.commands.upkeep import LOCKS
 from tradingbot.errors import UsageError
 
@@ -23,7 +23,7 @@ def add_to(add: Add) -> None:
     """Add the commands of this module, with their arguments."""
     text = "write what is recorded as tables, a file a stream"
     command = add("export", export, text, "tradingbot export build/run/state --to parquet --stream ticks")
-    command.add_argument("folder", nargs="?", metavar="STATE")
+    command.add_argument("folder", nargs="?", metavar="STATE", help=STATE_HELP)
     command.add_argument("--to", choices=("parquet", "csv"), required=True, help="what to write")
     command.add_argument("--out", default="export", metavar="DIR", help="folder of the tables (export)")
     names = ("ticks", "snapshots", "windows", "anchors", "journal")
@@ -47,7 +47,7 @@ def export(arguments: argparse.Namespace) -> int:
     from tradingbot.ops.record.findings import counted
     from tradingbot.ui.progress import showing_progress
 
-    folder = Path(arguments.folder) if arguments.folder else settings_of(arguments, overrides=False).state_dir
+    folder = state_named(arguments.folder) if arguments.folder else settings_of(arguments, overrides=False).state_dir
     if not folder.is_dir():
         raise UsageError(f"there is no state directory {folder}: name one, as in tradingbot export build/run/state")
     streams = [Stream(name) for name in dict.fromkeys(arguments.stream or [*Stream])]

@@ -5,8 +5,17 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tradingbot.commands.arguments import Add, minutes
-from tradingbot.commands.shared import answer, complain, from_here, home_of, print_json, print_text, settings_of
+from tradingbot.commands.arguments import STATE_HELP, Add, minutes
+from tradingbot.commands.shared import (
+    answer,
+    complain,
+    from_here,
+    home_of,
+    print_json,
+    print_text,
+    settings_of,
+    state_named,
+)
 from tradingbot.errors import UsageError
 
 __all__ = ["add_to", "compare", "prove", "replay"]
@@ -26,13 +35,13 @@ def add_to(add: Add) -> None:
     command.add_argument("--out", metavar="DIR", help="write decisions.jsonl, trades.jsonl and summary.json there")
     text = "run what was recorded through the engine again: equal?"
     command = add("prove", prove, text, "tradingbot prove build/run/state")
-    command.add_argument("folder", nargs="?", metavar="STATE")
+    command.add_argument("folder", nargs="?", metavar="STATE", help=STATE_HELP)
     text = "only the last minutes, from the last checkpoint before them"
     command.add_argument("--last", type=minutes, metavar="MIN", help=text)
     summary = "run what was recorded under two settings: what would have been decided otherwise?"
     example = "tradingbot compare build/run/state --set FEATURE_ANCHOR_ENABLED=false --last 60"
     command = add("compare", compare, summary, example)
-    command.add_argument("folder", nargs="?", metavar="STATE")
+    command.add_argument("folder", nargs="?", metavar="STATE", help=STATE_HELP)
     command.add_argument("--last", type=minutes, metavar="MIN", help=text)
     text = "a setting of theirs, the other side; repeatable (--set is ours; a side without any is as recorded)"
     command.add_argument("--against", metavar="KEY=VALUE", action="append", default=[], help=text)
@@ -77,7 +86,7 @@ def prove(arguments: argparse.Namespace) -> int:
     from tradingbot.ops.record import prove as ops
     from tradingbot.ui.progress import showing_progress
 
-    folder = Path(arguments.folder) if arguments.folder else settings_of(arguments, overrides=False).state_dir
+    folder = state_named(arguments.folder) if arguments.folder else settings_of(arguments, overrides=False).state_dir
     with showing_progress() as progress:
         proof = ops.prove(folder, progress, arguments.last)
     answer(arguments, proof.to_record(), proof.text())
@@ -95,7 +104,7 @@ def compare(arguments: argparse.Namespace) -> int:
     if not ours and not theirs:
         raise UsageError("nothing to compare: name a setting, as in tradingbot compare --set DROP_TRIGGER_VALUE=0.98")
     if arguments.folder:
-        folder = Path(arguments.folder)
+        folder = state_named(arguments.folder)
     else:  # --set is none of this home's settings here
         home = home_of(arguments)
         folder = read_settings(home, config=arguments.config, state=arguments.state, overrides=False).state_dir

@@ -127,6 +127,10 @@ def _carry_out(arguments: argparse.Namespace, effective: Effective, found: Store
         if arguments.json:
             answer(arguments, document | {"report": None}, "")
         return NO
-    report = execute(effective, plan)
+    try:
+        report = execute(effective, plan)
+    except KeyboardInterrupt:
+        complain("it may be half done: the same command goes on where this one stopped")
+        raise
     answer(arguments, document | {"report": report.to_record()}, report.text())
     return report.exit_code

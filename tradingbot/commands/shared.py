@@ -14,7 +14,17 @@ if TYPE_CHECKING:
     from tradingbot.io.home import Home
     from tradingbot.io.overrides import Effective
 
-__all__ = ["answer", "ask", "complain", "from_here", "home_of", "print_json", "print_text", "settings_of"]
+__all__ = [
+    "answer",
+    "ask",
+    "complain",
+    "from_here",
+    "home_of",
+    "print_json",
+    "print_text",
+    "settings_of",
+    "state_named",
+]
 
 
 def home_of(arguments: argparse.Namespace) -> Home:
@@ -37,6 +47,15 @@ def settings_of(arguments: argparse.Namespace, overrides: bool) -> Effective:
     return read_settings(
         home, config=arguments.config, state=arguments.state, assignments=arguments.set, overrides=overrides
     )
+
+
+def state_named(text: str) -> Path:
+    """Return the state directory that is named; raise UsageError where it is a home, in which nothing is recorded."""
+    folder = Path(text)
+    inner = folder / "state"
+    if (inner / "journal").is_dir() and not (folder / "journal").is_dir():
+        raise UsageError(f"{folder} is a bot's home: did you mean {inner}?")
+    return folder
 
 
 def from_here(path: Path) -> Path:

@@ -6,8 +6,8 @@ import argparse
 import time
 from pathlib import Path
 
-from tradingbot.commands.arguments import Add, add_asking
-from tradingbot.commands.shared import answer, ask, complain, from_here, settings_of
+from tradingbot.commands.arguments import STATE_HELP, Add, add_asking
+from tradingbot.commands.shared import answer, ask, complain, from_here, settings_of, state_named
 from tradingbot.errors import SettingsError
 
 __all__ = ["add_to", "fsck", "state_and_limit"]
@@ -19,7 +19,7 @@ def add_to(add: Add) -> None:
     """Add the commands of this module, with their arguments."""
     text = "look for damage, gaps and left-over files in what is recorded, and how long the disk lasts"
     command = add("fsck", fsck, text, 'tradingbot fsck build/run/state --repair --why "power loss"')
-    command.add_argument("folder", nargs="?", metavar="STATE")
+    command.add_argument("folder", nargs="?", metavar="STATE", help=STATE_HELP)
     command.add_argument("--repair", action="store_true", help="show what can be mended, ask, and mend it")
     add_asking(command)
 
@@ -65,7 +65,7 @@ def fsck(arguments: argparse.Namespace) -> int:
 def state_and_limit(arguments: argparse.Namespace) -> tuple[Path, int]:
     """Return the state directory that is named, or set, and STREAMS_MAX_GB in bytes, whatever is wrong with either."""
     if arguments.folder:
-        arguments.state = str(Path(arguments.folder).absolute())
+        arguments.state = str(state_named(arguments.folder).absolute())
     try:
         effective = settings_of(arguments, overrides=True)
     except SettingsError as error:

@@ -47,7 +47,9 @@ def near_table(approaches: Sequence[Record]) -> str:
 def _near(row: Record) -> str:
     if row["to_trigger_pct"] < 0:
         return f"{-row['to_trigger_pct']:.2f} % above the threshold"
-    return "under it, not confirmed yet" if row["armed"] else "under it, and triggered"
+    if row["armed"]:
+        return "under it, not confirmed yet"
+    return "under it, and triggered" if row["triggers"] else "under it, and triggered before"
 
 
 def anchors_table(anchors: Sequence[Record]) -> str:

@@ -25,7 +25,8 @@ def plan_text(plan: Record, state: str, done: Sequence[str] = ()) -> str:
         lines += [f"  left out of its tests  {each['path']}: {each['because']}" for each in code["left_out"]]
         lines += [f"  WARNING, will break    {each}: roll that back too" for each in code["broken"]]
     else:
-        lines.append(f"  takes back {code['behind']} commits: {code['difference'] or 'no file differs'}")
+        commits = "1 commit" if code["behind"] == 1 else f"{code['behind']} commits"
+        lines.append(f"  takes back {commits}: {code['difference'] or 'no file differs'}")
     if code["dirty"]:
         lines.append(f"not committed, and so not part of it: {', '.join(code['dirty'])}")
     lines += [

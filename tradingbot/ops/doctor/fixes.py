@@ -74,7 +74,7 @@ class FixResult:
 def plan_fix(name: str, patient: Patient) -> Fix:
     """Return what the fix of a name would do, changing nothing; raise UsageError for a name that is none."""
     if name not in FIXES:
-        raise UsageError(f"there is no fix {name!r:.60}: {', '.join(FIXES)}")
+        raise UsageError(f"there is no fix {name!r:.60}: there are {', '.join(FIXES)}")
     return FIXES[name][0](patient)
 
 

@@ -45,7 +45,8 @@ def check_bot(effective: Effective, plan: Plan, since_ms: int) -> list[Check]:
         since_ms = max(since_ms, int(status.get("bot", {}).get("started_ms", 0)))
         is_cold = {c.key for c in plan.changes if status.get("flags", {}).get(c.key) is False}
         words = {word for key, word in WORDS.items() if key in is_cold}
-        checks.append(_silent(effective.home.path / effective.settings.LOG_DIR, words, since_ms))
+        if words:
+            checks.append(_silent(effective.home.path / effective.settings.LOG_DIR, words, since_ms))
     return checks
 
 
@@ -121,7 +122,6 @@ def _silent(folder: Path, words: set[str], since_ms: int) -> Check:
                         found += [word for word in words if rest.partition(" ")[2].startswith(word)]
         except OSError:  # rotated away while it was looked at
             continue
-    named = ", ".join(sorted(words)) or "nothing"
     if found:
         return Check("log", False, f"{len(found)} lines since then begin with {', '.join(sorted(set(found)))}")
-    return Check("log", True, f"{looked} lines since then, none begins with {named}")
+    return Check("log", True, f"{looked} lines since then, none begins with {', '.join(sorted(words))}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -71,7 +72,9 @@ def plan_rollback(
 ) -> Stored | Plan:  # fmt: skip
     """Return the rollback of a profile that was begun and goes on, else a plan; raise UsageError for no profile."""
     if profile not in PROFILES:
-        raise UsageError(f"{profile} is no profile; the profiles: {', '.join(PROFILES)}")
+        near = difflib.get_close_matches(profile.lower(), PROFILES, 1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(PROFILES)}; and code, for older code"
+        raise UsageError(f"there is no profile {profile}: {hint}")
     going_on = unfinished(effective.state_dir, "rollback", profile)
     if going_on is not None:
         return going_on

@@ -289,7 +289,7 @@ def what_is_left(scene: Scene) -> Finding:
     if not found:
         return Finding(LEFT_BEHIND, Verdict.OK, f"{', '.join(off)} off, and nothing left of it", dict(evidence))
     named = ", ".join(f"{Path(path).relative_to(scene.state_dir)} {_bytes(size)}" for path, size in found.items())
-    says = f"{_bytes(sum(found.values()))} lie unused until an undo, or {CLEAN}: {named}"
+    says = f"{_bytes(sum(found.values()))} lie unused until an undo; sealed segments go with {CLEAN}: {named}"
     return Finding(LEFT_BEHIND, Verdict.OK, says, dict(evidence), CLEAN)
 
 
