@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import shutil
@@ -66,19 +67,23 @@ def _beside(top: Path, folder: Path, what: str) -> Iterator[str]:
     megabytes = sum(path.stat().st_size for path in files) / 1e6
     ours, bare = top / "ours.tar.zst", top / "bare.tar.zst"
     sources = [Source(path, f"logs/{path.name}", lambda _: True) for path in files]
-    whole, flushed, both, packing = [], [], [], []
+    whole, flushed, both, packing, cost = [], [], [], [], []
     for _ in range(ROUNDS):
         for path in (ours, bare):
             path.unlink(missing_ok=True)
         os.sync()
+        begun_s = _processor_s()
         bare_s = _seconds(lambda: _tar(top, folder, bare))
+        bare_cost_s = _processor_s() - begun_s
         sync_s = _seconds(lambda: _flush(bare))
         bare.unlink()
         os.sync()
         pack_s = _seconds(lambda: pack(ours, sources, {}))
         ours.unlink()
         os.sync()
+        begun_s = _processor_s()
         verified_s = _seconds(lambda: pack_verified(ours, sources, {}))
+        cost.append((_processor_s() - begun_s, bare_cost_s))
         packing.append(bare_s / pack_s)
         whole.append(bare_s / verified_s)
         flushed.append((bare_s + sync_s) / verified_s)
@@ -89,7 +94,20 @@ def _beside(top: Path, folder: Path, what: str) -> Iterator[str]:
         f"tar | zstd ({megabytes / theirs:.0f} MB/s), {statistics.median(flushed):.2f} of it flushed; "
         f"not read back {statistics.median(packing):.2f}"
     )
+    mine, theirs = (statistics.median(run[side] for run in cost) for side in (0, 1))
+    begun_s = _processor_s()
+    for path in files:
+        with path.open("rb", buffering=0) as file:
+            hashlib.file_digest(file, "sha256")
+    hashes = 2 * (_processor_s() - begun_s)
+    yield f"{'':16} {mine:.1f} s of the processor, {hashes:.1f} s of them SHA-256 twice; tar | zstd {theirs:.1f} s"
     ours.unlink()
+
+
+def _processor_s() -> float:
+    """Return the processor's time that this process has had, with the programs that it has waited for."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def _tar(top: Path, folder: Path, target: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,15 +108,20 @@ def test_a_bot_that_does_not_heed_leaves_all_and_the_request_is_withdrawn(
     monkeypatch.setattr(cleanup_ticks, "HEED_S", 0.0)
     plan = plan_clean(settings(running), ["ticks"], "drill", archive=True)
     assert isinstance(plan, Plan)
-    report = execute(settings(running), plan)
-    assert report.exit_code in (0, 1)  # it may have heeded at once
-    if report.left:
-        assert "the running bot has not deleted it" in next(iter(report.left.values()))
-        assert not list((running / "state" / "requests").glob("*.json"))
-        monkeypatch.undo()
-        done = call(running, "clean", "ticks", "--archive", *YES)
-        assert done.returncode == 0, done.stderr
-        assert len(archives(running)) == count + 1
+    pid = int(status_of(running)["bot"]["pid"])
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        report = execute(settings(running), plan)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert report.exit_code == 1
+    assert "the running bot has not deleted it" in next(iter(report.left.values()))
+    assert not list((running / "state" / "requests").glob("*.json"))
+    assert sealed(running, "ticks") >= before
+    monkeypatch.undo()
+    done = call(running, "clean", "ticks", "--archive", *YES)
+    assert done.returncode == 0, done.stderr
+    assert len(archives(running)) == count + 1
     assert before - sealed(running, "ticks")
     assert prove(running / "state").exit_code == 0
 
