@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 import zstandard
@@ -20,8 +20,10 @@ from tradingbot.io.state_files import write_atomic
 
 __all__ = [
     "RESERVE_BYTES", "Deletion", "Store", "apply_retention", "disk_low", "give_up_reserve", "keep_reserve",
-    "plan_retention", "seal",
+    "plan_retention", "seal", "with_reserve",
 ]  # fmt: skip
+
+Value = TypeVar("Value")
 
 RESERVE_BYTES = 16 << 20  # enough for a journal, a rollback and a kill switch on a full disk
 SCHEMA = 1
@@ -258,3 +260,13 @@ def give_up_reserve(state_dir: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def with_reserve(state_dir: Path, write: Callable[[], Value]) -> Value:
+    """Return what a write returns; on a full disk the reserve is given up for it. Raises OSError."""
+    try:
+        return write()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not give_up_reserve(state_dir):
+            raise
+        return write()

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from tradingbot.errors import Unrecoverable, UsageError
-from tradingbot.io.sealing import give_up_reserve
+from tradingbot.io.sealing import with_reserve
 from tradingbot.io.segments import make_folder, repair_tail, sync_folder
 from tradingbot.io.state_files import LockHeldError, StateLock, write_atomic
 from tradingbot.ops.cleanup.plan import File, Item
@@ -22,7 +21,6 @@ __all__ = ["BusyError", "Plan", "Stored", "begin", "lock_cleanups", "unfinished"
 
 FOLDER = "cleanups"
 END = "end"
-Value = TypeVar("Value")
 
 
 class BusyError(Unrecoverable):
@@ -161,16 +159,6 @@ def begin(state_dir: Path, plan: Plan) -> Stored:
     except OSError as error:
         raise _unwritable(folder, error) from None
     return stored
-
-
-def with_reserve(state_dir: Path, write: Callable[[], Value]) -> Value:
-    """Return what a write returns; on a full disk the reserve is given up for it. Raises OSError."""
-    try:
-        return write()
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not give_up_reserve(state_dir):
-            raise
-        return write()
 
 
 def _unwritable(folder: Path, error: OSError) -> UsageError:

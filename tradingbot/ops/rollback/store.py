@@ -15,6 +15,7 @@ import msgspec
 
 from tradingbot.errors import StateError, Unrecoverable, UsageError
 from tradingbot.io.lines import Damaged, decode, encode
+from tradingbot.io.sealing import with_reserve
 from tradingbot.io.segments import make_folder, repair_tail, sync_folder
 from tradingbot.io.state_files import LockHeldError, StateLock, write_atomic
 from tradingbot.ops.rollback.plan import Plan
@@ -136,8 +137,9 @@ def lock_rollbacks(state_dir: Path, name: str = "lock") -> Iterator[None]:
     folder = state_dir / FOLDER
     with contextlib.ExitStack() as stack:
         try:
-            make_folder(folder)
-            stack.enter_context(StateLock(folder, int(time.time() * 1000), name))
+            lock = StateLock(folder, int(time.time() * 1000), name)
+            with_reserve(state_dir, lambda: make_folder(folder))
+            with_reserve(state_dir, lambda: stack.enter_context(lock))
         except LockHeldError:
             raise BusyError(f"another rollback is at work on {state_dir}: let it end, then try again") from None
         except OSError as error:
@@ -159,7 +161,7 @@ def begin(state_dir: Path, plan: Plan) -> Stored:
             time_ms = max(time_ms, _time_ms(last)) + 1
         stored = Stored(replace(plan, id=rollback_id), folder / rollback_id, {})
         make_folder(stored.folder)
-        return stored.with_plan(stored.plan)
+        return with_reserve(state_dir, lambda: stored.with_plan(stored.plan))
     except OSError as error:
         raise _unwritable(folder, error) from None
 
