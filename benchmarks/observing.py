@@ -6,6 +6,7 @@ import resource
 import statistics
 import tempfile
 import time
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,22 +68,22 @@ def observe() -> Iterator[str]:
         state = Path(name)
         view = LiveView(state)
         panel = Panel(view, list(FLAGS))
-        took, sizes = [], []
+        took, sizes = array("d", bytes(8 * REFRESHES)), []  # all of it now: what grows is not to be ours
         for second in range(REFRESHES):
             (state / "status.json").write_bytes(orjson.dumps(_status(second)))
             began = time.process_time()
             view._refresh(panel)
-            took.append(time.process_time() - began)
+            took[second] = time.process_time() - began
             if second % (REFRESHES // 10) == REFRESHES // 20:
                 sizes.append(_rss_mb())
         refresh_ms = statistics.median(took) * 1000
         yield f"{REFRESHES:,} refreshes, {SYMBOLS} symbols {refresh_ms:8.2f} ms each; resident {_told(sizes)} MB"
-    chart, took, sizes = LiveChart(), [], []
+    chart, took, sizes = LiveChart(), array("d", bytes(8 * CHARTS)), []
     for second in range(CHARTS):
         points = [_Point(START_MS + (second + i) * 1000, 100 + (second + i) % 89 / 100) for i in range(POINTS)]
         began = time.process_time()
         chart.png("BTC/USDT", points, points, [])
-        took.append(time.process_time() - began)
+        took[second] = time.process_time() - began
         if second % (CHARTS // 10) == CHARTS // 20:
             sizes.append(_rss_mb())
     chart_ms = statistics.median(took) * 1000

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +86,24 @@ def test_a_rollback_is_planned_done_undone_and_verified_from_the_notebook(
     assert prove(home / "state").exit_code == 0
 
 
-def test_a_wrong_parameter_is_one_line_and_a_failure(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def botless(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, tuple[int, str, str]]]:
+    """Run notebooks where no bot has run, side by side; give the home, and what came of each."""
+    folder = tmp_path_factory.mktemp("botless")
+    words = {"rollback": {}, "verify": {}, "wrong": {"profile": "anchors"}}
+
+    def one(name: str) -> tuple[int, str, str]:
+        notebook = name if name != "wrong" else "rollback"
+        return run(notebook, folder / f"{name}.ipynb", folder, home=str(folder / "home"), **words[name])
+
+    with ThreadPoolExecutor(2) as pool:
+        return folder / "home", dict(zip(words, pool.map(one, words), strict=True))
+
+
+def test_a_wrong_parameter_is_one_line_and_a_failure(botless: tuple[Path, dict[str, tuple[int, str, str]]]) -> None:
     """Without a traceback through the package; nothing is made where no bot has run."""
-    home = tmp_path / "home"
-    code, said, text = run("rollback", tmp_path / "out.ipynb", tmp_path, home=str(home), profile="anchors")
+    home, done = botless
+    code, said, text = done["wrong"]
     says = "UsageError: there is no profile anchors: did you mean anchor?"
     assert code == 1
     assert says in text
@@ -97,32 +112,17 @@ def test_a_wrong_parameter_is_one_line_and_a_failure(tmp_path: Path) -> None:
     assert not home.exists()
 
 
-def test_without_a_bot_the_plan_is_shown_and_the_checklist_says_no_go(tmp_path: Path) -> None:
+def test_without_a_bot_the_plan_is_shown_and_the_checklist_says_no_go(
+    botless: tuple[Path, dict[str, tuple[int, str, str]]],
+) -> None:
     """No state directory: a rollback is planned for the next start; verify fails, with its report whole."""
-    home = tmp_path / "home"
-    code, said, text = run("rollback", tmp_path / "out.ipynb", tmp_path, home=str(home))
+    home, done = botless
+    code, said, text = done["rollback"]
     assert code == 0, said
     assert "no bot has run there" in text
     assert not home.exists()
-    code, said, text = run("verify", tmp_path / "verify.ipynb", tmp_path, home=str(home))
+    code, said, text = done["verify"]
     assert code == 1
     assert "NO-GO" in text
     assert "CheckFailedError: failed: " in text
     assert "Traceback" not in text
-
-
-@pytest.mark.parametrize("name", ["rollback", "verify"])
-def test_a_notebook_holds_no_logic_and_nothing_of_a_run(name: str) -> None:
-    """One call a cell, no function, no branch; parameters first, typed and commented; the kernel is python3."""
-    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
-    assert notebook.metadata["kernelspec"]["name"] == "python3"
-    first, *cells = (cell for cell in notebook.cells if cell.cell_type == "code")
-    assert first.metadata["tags"] == ["parameters"]
-    for line in first.source.splitlines():
-        assert line.count("=") == 1, line
-        assert ": " in line.partition("=")[0], line
-        assert "  # " in line, line
-    for cell in cells:
-        assert not any(word in cell.source for word in ("def ", "lambda", "if ", "for ", "while ", "try:")), cell.source
-        assert not cell.outputs
-        assert cell.execution_count is None

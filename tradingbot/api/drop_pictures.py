@@ -9,10 +9,10 @@ import numpy as np
 
 from tradingbot.api.drop_facts import APART_MS, MAIN, StudyFacts
 from tradingbot.api.drop_tables import any_moment, plural, variant_rows
+from tradingbot.research.exhibits import Picture, harmless, label
 from tradingbot.research.frames import in_ms, utc
 from tradingbot.research.journal import CUT_OFF, Session
 from tradingbot.research.outcomes import HORIZONS_MIN
-from tradingbot.research.shown import Picture, harmless, label
 from tradingbot.research.survey import AGE_EDGES, DROP_EDGES
 
 __all__ = ["StudyPictures"]

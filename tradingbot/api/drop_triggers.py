@@ -29,10 +29,10 @@ from tradingbot.config import check_value
 from tradingbot.errors import UsageError
 from tradingbot.io.stream_tables import Selection
 from tradingbot.ops.checkup import Finding
+from tradingbot.research.exhibits import Table, harmless
 from tradingbot.research.frames import utc
 from tradingbot.research.load import Recorded, find_state, load
 from tradingbot.research.outcomes import FEW, HORIZONS_MIN, LEVEL
-from tradingbot.research.shown import Table, harmless
 
 __all__ = ["DropTriggerStudy", "drop_triggers"]
 

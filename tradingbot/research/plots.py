@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tradingbot.research.shown import label
+from tradingbot.research.exhibits import label
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

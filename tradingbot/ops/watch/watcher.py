@@ -112,6 +112,7 @@ class Watcher:
             return Seen(Standing.NOTHING, f"no bot has run in {folder}: there is no status.json", {})
         bot = status["bot"]
         who, when = f"process {bot['pid']}", _utc(status["time_ms"])
+        when += "" if bot.get("speed", 1) == 1 else " by its exchange's clock"
         version = str(bot.get("version"))
         note = "" if version == __version__ else f"the bot is of version {version}, this notebook of {__version__}"
         if lives and age_s > SILENT_S:
