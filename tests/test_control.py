@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -12,13 +13,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from tests.conftest import ROOT
+from tests.crash.machine import no_mounts, tmpfs
 from tradingbot.config import registry
 from tradingbot.io.home import Home
 from tradingbot.io.lines import decode
 from tradingbot.io.overrides import read_settings
+from tradingbot.io.reserve import keep_reserve
 from tradingbot.ops.control import ALLOWED, DEFAULTS, find_target
 
 BARE = [sys.executable, "-S", "-m", "tradingbot"]
@@ -413,3 +417,28 @@ def test_the_bot_and_whoever_stops_it_agree(
     target = find_target(home, environ=environ, assignments=assignments, state=state)
     assert target.complaints == ()
     assert (target.state_dir, target.stop_timeout_s) == (effective.state_dir, effective.settings.STOP_TIMEOUT_S)
+
+
+@pytest.mark.skipif(no_mounts() != "", reason=no_mounts() or "-")
+@pytest.mark.parametrize("python", [(), ("-S",)], ids=["whole", "standard library alone"])
+def test_a_full_disk_keeps_nobody_from_the_kill_switch(tmp_path: Path, python: tuple[str, ...]) -> None:
+    """The reserve is given up for it; and for an override, whose audit comes first."""
+    with tmpfs(tmp_path / "home", "size=24m,mode=700") as home:
+        state = home / "state"
+        state.mkdir()
+        assert keep_reserve(state)
+        with (home / "filler").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while file.write(bytes(4096)):
+                pass
+        words = ("kill", "--why", "full") if python else ("set", "POLL_S=3", "--why", "full", "--yes")
+        environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            [sys.executable, *python, "-m", "tradingbot", "--home", str(home), *words],
+            capture_output=True, text=True, env=environ, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert not (state / "reserve").exists()
+        if python:
+            assert (state / "KILL").read_text() == "full\n"
+        else:
+            assert orjson.loads((state / "overrides.json").read_bytes())["overrides"]["POLL_S"]["value"] == 3

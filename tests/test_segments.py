@@ -21,16 +21,8 @@ from tests.test_jsonl_writer import T0, names, seqs_of, text
 from tradingbot.errors import DataError
 from tradingbot.io import sealing
 from tradingbot.io.jsonl import DAY_MS, Damage, ReadReport, RotatingJSONLWriter, read_jsonl, read_jsonl_tail
-from tradingbot.io.sealing import (
-    RESERVE_BYTES,
-    Store,
-    apply_retention,
-    disk_low,
-    give_up_reserve,
-    keep_reserve,
-    plan_retention,
-    seal,
-)
+from tradingbot.io.reserve import RESERVE_BYTES, disk_low, give_up_reserve, keep_reserve
+from tradingbot.io.sealing import Store, apply_retention, plan_retention, seal
 from tradingbot.io.segments import FRAME, day_of, list_segments, manifest_path, segment_name, series_of, symbol_of
 
 HOSTILE = ["", ".", "..", "../../x", "/", "//", "a\0b", "a\nb", "BTC/USDT:USDT", "A_B/C", "%5F", "_", "~", "btc/usdt",

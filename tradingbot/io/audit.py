@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tradingbot.io.lines import encode
+from tradingbot.io.reserve import with_reserve
 from tradingbot.io.segments import repair_tail, sync_folder
 
 __all__ = ["AUDIT_NAME", "append_audit", "user"]
@@ -25,6 +26,10 @@ def append_audit(state_dir: Path, what: str, why: str, **facts: str | float | li
         "what": what, "why": _spelt(why), **{name: _spelt(fact) for name, fact in facts.items()},
     }  # fmt: skip
     line = encode(record)
+    with_reserve(state_dir, lambda: _append(path, line))
+
+
+def _append(path: Path, line: bytes) -> None:
     is_new = not path.exists()
     if not is_new:
         repair_tail(path)  # a torn line would take this one with it
@@ -34,7 +39,7 @@ def append_audit(state_dir: Path, what: str, why: str, **facts: str | float | li
         file.flush()
         os.fsync(file.fileno())
     if is_new:
-        sync_folder(state_dir)
+        sync_folder(path.parent)
 
 
 def user() -> str:

@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tradingbot.config import check_value
 from tradingbot.errors import SettingsError, UsageError
 from tradingbot.io.audit import append_audit, user
 from tradingbot.io.home import OVERRIDES_NAME, read_overrides
+from tradingbot.io.reserve import with_reserve
 from tradingbot.io.state_files import write_atomic
 
 __all__ = ["CLEAR", "Change", "Override", "change_overrides", "peek_entries", "read_entries"]
@@ -127,14 +129,15 @@ def _write(state_dir: Path, after: Mapping[str, Override], changed: list[Change]
                 for side, value in (("old", old), ("new", new)) if value is not None}  # fmt: skip
         append_audit(state_dir, "override", why, **{"key": change.key, "old": None, "new": None, **told})
     text = json.dumps({"v": 1, "overrides": {key: _record(entry) for key, entry in sorted(after.items())}}, indent=1)
-    write_atomic(state_dir / OVERRIDES_NAME, text.encode() + b"\n")
-    write_atomic(state_dir / LAST_NAME, text.encode() + b"\n")
+    for name in (OVERRIDES_NAME, LAST_NAME):
+        with_reserve(state_dir, partial(write_atomic, state_dir / name, text.encode() + b"\n"))
 
 
 @contextlib.contextmanager
 def _locked(state_dir: Path) -> Iterator[None]:
     """Hold the lock on the file; raise UsageError where another one does not let go of it."""
-    descriptor = os.open(state_dir / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
+    path = state_dir / LOCK_NAME
+    descriptor = with_reserve(state_dir, lambda: os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     try:
         end_s = time.monotonic() + LOCK_S
         while True:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import orjson
 import zstandard
@@ -19,13 +19,10 @@ from tradingbot.io.segments import FRAME, Frame, Segment, list_segments, manifes
 from tradingbot.io.state_files import write_atomic
 
 __all__ = [
-    "RESERVE_BYTES", "Deletion", "Store", "apply_retention", "disk_low", "give_up_reserve", "keep_reserve",
-    "plan_retention", "seal", "with_reserve",
+    "Deletion", "Store", "apply_retention", "plan_retention", "seal",
 ]  # fmt: skip
 
-Value = TypeVar("Value")
 
-RESERVE_BYTES = 16 << 20  # enough for a journal, a rollback and a kill switch on a full disk
 SCHEMA = 1
 _LEVEL = 1  # of ticks 32 bytes each in 2 ms per MB; level 9 makes it 31 in 19 ms
 _STEP = 500  # lines that are parsed at a time: 1 ms in which no other thread runs
@@ -227,46 +224,3 @@ def apply_retention(plan: Iterable[Deletion]) -> list[tuple[Deletion, OSError | 
         else:
             done.append((deletion, None))
     return done
-
-
-def disk_low(path: Path, min_free_mb: int) -> bool:
-    """Say whether the disk that `path` lies on, or would, has less than `min_free_mb` MB for us; raise OSError."""
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    status = os.statvfs(path)
-    return status.f_bavail * status.f_frsize < min_free_mb * 1_000_000
-
-
-def keep_reserve(state_dir: Path) -> bool:
-    """Make the file that holds 16 MB of the disk until they are needed; return False where there is no room for it."""
-    path = state_dir / "reserve"
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
-        try:
-            os.fchmod(descriptor, 0o600)
-            os.posix_fallocate(descriptor, 0, RESERVE_BYTES)
-        finally:
-            os.close(descriptor)
-    except OSError:
-        give_up_reserve(state_dir)
-        return False
-    return True
-
-
-def give_up_reserve(state_dir: Path) -> bool:
-    """Give the reserve's room back to the disk; return whether there was one. Raises no OSError."""
-    try:
-        (state_dir / "reserve").unlink()
-    except OSError:
-        return False
-    return True
-
-
-def with_reserve(state_dir: Path, write: Callable[[], Value]) -> Value:
-    """Return what a write returns; on a full disk the reserve is given up for it. Raises OSError."""
-    try:
-        return write()
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not give_up_reserve(state_dir):
-            raise
-        return write()

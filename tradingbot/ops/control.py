@@ -15,6 +15,7 @@ from typing import Any
 
 from tradingbot.errors import SettingsError, Unrecoverable, UsageError
 from tradingbot.io.home import OVERRIDES_NAME, Home, find_settings_file, read_overrides, read_toml, split_assignment
+from tradingbot.io.reserve import with_reserve
 from tradingbot.io.state_files import lock_owner
 
 __all__ = ["DEFAULTS", "NoBotError", "Target", "arm", "find_target", "is_running", "kill", "read_status", "stop"]
@@ -145,7 +146,11 @@ def is_running(state_dir: Path) -> bool:
 def kill(state_dir: Path, why: str) -> None:
     """Switch the kill switch on; a bot that runs, or starts later, opens no position while it is."""
     state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(state_dir / "KILL", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with_reserve(state_dir, lambda: _write_kill(state_dir / "KILL", why))
+
+
+def _write_kill(path: Path, why: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:  # any word of a shell
         file.write(why + "\n")
         file.flush()

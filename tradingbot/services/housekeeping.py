@@ -12,17 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tradingbot.config import Settings
-from tradingbot.io.sealing import (
-    RESERVE_BYTES,
-    Deletion,
-    Store,
-    apply_retention,
-    disk_low,
-    give_up_reserve,
-    keep_reserve,
-    plan_retention,
-    seal,
-)
+from tradingbot.io.reserve import RESERVE_BYTES, disk_low, give_up_reserve, keep_reserve
+from tradingbot.io.sealing import Deletion, Store, apply_retention, plan_retention, seal
 from tradingbot.io.segments import list_segments, load_sessions, names_by_series
 from tradingbot.io.streams import FOLDERS, JOURNAL, Stream
 

@@ -17,7 +17,8 @@ from tradingbot.engine.events import Decision, Rejected
 from tradingbot.errors import UsageError
 from tradingbot.io.jsonl import read_jsonl, read_jsonl_tail
 from tradingbot.io.market_files import DataFile, read_ticks
-from tradingbot.io.sealing import disk_low, seal
+from tradingbot.io.reserve import disk_low
+from tradingbot.io.sealing import seal
 from tradingbot.io.segments import list_segments, names_by_series
 from tradingbot.io.state_files import check_stamp
 from tradingbot.io.stream_writer import StreamWriter

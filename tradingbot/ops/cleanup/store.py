@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tradingbot.errors import Unrecoverable, UsageError
-from tradingbot.io.sealing import with_reserve
+from tradingbot.io.reserve import with_reserve
 from tradingbot.io.segments import make_folder, repair_tail, sync_folder
 from tradingbot.io.state_files import LockHeldError, StateLock, write_atomic
 from tradingbot.ops.cleanup.plan import File, Item

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tradingbot.errors import Unrecoverable, UsageError
 from tradingbot.io.audit import append_audit
 from tradingbot.io.override_file import CLEAR, Change, Override, change_overrides, peek_entries
 from tradingbot.io.overrides import Effective
+from tradingbot.io.reserve import with_reserve
 from tradingbot.io.saved import ANCHORS, CHECKPOINT
 from tradingbot.io.segments import make_folder
 from tradingbot.io.state_files import write_atomic
@@ -138,11 +140,11 @@ class _Run:
             if name in self._stored.done:
                 continue
             try:
-                facts = step()
+                facts = with_reserve(self._state_dir, step)  # each may be done again
                 if name == "check" and not all(check.ok for check in self._checks):
                     self._audit("check failed")
                     return self._report()
-                self._stored.record(name, facts)
+                with_reserve(self._state_dir, partial(self._stored.record, name, facts))
             except (OSError, Unrecoverable) as error:
                 raise RollbackError(self._stopped(name, error)) from None
         found = self._stored.done["check"].get("checks", ())

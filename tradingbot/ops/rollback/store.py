@@ -15,7 +15,7 @@ import msgspec
 
 from tradingbot.errors import StateError, Unrecoverable, UsageError
 from tradingbot.io.lines import Damaged, decode, encode
-from tradingbot.io.sealing import with_reserve
+from tradingbot.io.reserve import with_reserve
 from tradingbot.io.segments import make_folder, repair_tail, sync_folder
 from tradingbot.io.state_files import LockHeldError, StateLock, write_atomic
 from tradingbot.ops.rollback.plan import Plan
