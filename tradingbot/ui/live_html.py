@@ -20,7 +20,7 @@ TONES = {
 """Colour and ink of the word that says how a bot stands; of every other one it is RED."""
 TROUBLES = 3
 FONT = "font:13px/1.45 var(--jp-ui-font-family,system-ui,sans-serif);color:var(--jp-ui-font-color1,#222)"
-CELL = "padding:1px 8px 1px 4px;white-space:nowrap"
+CELL = "padding:1px 5px 1px 3px;white-space:nowrap"  # twelve columns fit beside the margins of a notebook at 1280 px
 BAR = 84  # px from no fall to the threshold
 
 
