@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,14 +20,14 @@ __all__ = ["Shown", "effective_at", "frame_of", "home_at", "state_at", "target_a
 Place = str | Path | None
 
 
-class Shown:
+class Shown(ABC):
     """Show a value: its text where there is a terminal, tables where there is a notebook."""
 
     __slots__ = ()
 
+    @abstractmethod
     def text(self) -> str:
         """Return it in words."""
-        raise NotImplementedError
 
     def html(self) -> str:
         """Return it as HTML, every foreign text escaped."""

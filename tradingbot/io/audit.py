@@ -11,7 +11,7 @@ from typing import Any
 
 from tradingbot.io.lines import encode
 from tradingbot.io.reserve import with_reserve
-from tradingbot.io.segments import repair_tail, sync_folder
+from tradingbot.io.segments import append_line
 
 __all__ = ["AUDIT_NAME", "append_audit", "user"]
 
@@ -26,20 +26,7 @@ def append_audit(state_dir: Path, what: str, why: str, **facts: str | float | li
         "what": what, "why": _spelt(why), **{name: _spelt(fact) for name, fact in facts.items()},
     }  # fmt: skip
     line = encode(record)
-    with_reserve(state_dir, lambda: _append(path, line))
-
-
-def _append(path: Path, line: bytes) -> None:
-    is_new = not path.exists()
-    if not is_new:
-        repair_tail(path)  # a torn line would take this one with it
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb") as file:
-        os.fchmod(file.fileno(), 0o600)  # whatever the umask
-        file.write(line)
-        file.flush()
-        os.fsync(file.fileno())
-    if is_new:
-        sync_folder(path.parent)
+    with_reserve(state_dir, lambda: append_line(path, line))
 
 
 def user() -> str:

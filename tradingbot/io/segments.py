@@ -22,10 +22,9 @@ from urllib.parse import quote, unquote_to_bytes
 import orjson
 
 __all__ = [
-    "DAY_MS", "FRAME", "Frame", "Latest", "Name", "Segment", "day_of", "latest", "list_segments", "load_frames",
-    "load_sessions", "make_folder", "manifest_path", "names_by_series", "parse_name", "repair_tail", "segment_name",
-    "series_of",
-    "symbol_of", "sync_folder",
+    "DAY_MS", "FRAME", "Frame", "Latest", "Name", "Segment", "append_line", "day_of", "latest",
+    "list_segments", "load_frames", "load_sessions", "make_folder", "manifest_path", "names_by_series",
+    "parse_name", "repair_tail", "segment_name", "series_of", "symbol_of", "sync_folder",
 ]  # fmt: skip
 
 DAY_MS = 86_400_000
@@ -272,3 +271,17 @@ def load_sessions(path: Path) -> dict[str, list[int]]:
         return {str(sid): [*map(int, facts["seq"] or (0, 0)), int(facts["records"])] for sid, facts in sessions.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
+
+
+def append_line(path: Path, line: bytes) -> None:
+    """Append one line, behind a torn one that is set aside; on return it is on the disk. Raises OSError."""
+    is_new = not path.exists()
+    if not is_new:
+        repair_tail(path)  # a torn line would take this one with it
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb") as file:
+        os.fchmod(file.fileno(), 0o600)  # whatever the umask
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+    if is_new:
+        sync_folder(path.parent)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -13,7 +12,7 @@ from typing import Any
 
 from tradingbot.errors import Unrecoverable, UsageError
 from tradingbot.io.reserve import with_reserve
-from tradingbot.io.segments import make_folder, repair_tail, sync_folder
+from tradingbot.io.segments import append_line, make_folder
 from tradingbot.io.state_files import LockHeldError, StateLock, write_atomic
 from tradingbot.ops.cleanup.plan import File, Item
 
@@ -85,17 +84,8 @@ class Stored:
 
     def record(self, step: str, **facts: Any) -> None:
         """Keep that a step is done; on return it is on the disk. Raises OSError."""
-        path = self.folder / "done.jsonl"
         line = {"v": 1, "ts_ms": int(time.time() * 1000), "step": step, **facts}
-        is_new = not path.exists()
-        if not is_new:
-            repair_tail(path)
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb") as file:
-            file.write(json.dumps(line).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        if is_new:
-            sync_folder(self.folder)
+        append_line(self.folder / "done.jsonl", json.dumps(line).encode() + b"\n")
         self.done[step] = line
 
 

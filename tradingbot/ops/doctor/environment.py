@@ -100,7 +100,7 @@ def rebuild(plan: RebuildPlan, progress: Callable[[str], None] = lambda _: None)
             if (plan.folder / stamp).exists():
                 (plan.new / stamp).touch()
         _readdress(plan)
-    except BaseException:
+    except BaseException:  # Ctrl-C too: half an environment is of no use to anybody
         shutil.rmtree(plan.new, ignore_errors=True)
         raise
     progress("putting it in place")

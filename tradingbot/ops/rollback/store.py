@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ import msgspec
 from tradingbot.errors import StateError, Unrecoverable, UsageError
 from tradingbot.io.lines import Damaged, decode, encode
 from tradingbot.io.reserve import with_reserve
-from tradingbot.io.segments import make_folder, repair_tail, sync_folder
+from tradingbot.io.segments import append_line, make_folder
 from tradingbot.io.state_files import LockHeldError, StateLock, write_atomic
 from tradingbot.ops.rollback.plan import Plan
 
@@ -50,18 +49,8 @@ class Stored:
 
     def record(self, step: str, facts: dict[str, Any]) -> None:
         """Keep that a step is done; on return it is on the disk. Raises OSError."""
-        path = self.folder / "done.jsonl"
         line = {"v": 1, "ts_ms": int(time.time() * 1000), "step": step, **facts}
-        is_new = not path.exists()
-        if not is_new:
-            repair_tail(path)
-        text = encode(line)
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        if is_new:
-            sync_folder(self.folder)
+        append_line(self.folder / "done.jsonl", encode(line))
         self.done[step] = line
 
     def with_plan(self, plan: Plan) -> Stored:

@@ -70,7 +70,7 @@ class Scratch:
         self.folder = Path(tempfile.mkdtemp(prefix="tradingbot-verify-"))
         try:
             self._begin()
-        except BaseException:
+        except BaseException:  # Ctrl-C too: nobody else would remove the folder
             shutil.rmtree(self.folder, ignore_errors=True)
             raise
         return self
