@@ -203,6 +203,22 @@ def test_what_only_observed_is_run_again_as_it_was_and_with_paper_orders(tmp_pat
     assert all(finding.ok for finding in study.findings())
 
 
+def test_picture_and_table_of_what_came_after_say_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any moment is weighted by the triggers whose future is recorded, in both; where none is, neither says so."""
+    made = Past(tmp_path, GLOBAL_TRADING=True)
+    falling(made, count=3)
+    falling(made, ETH, 3_600 - 350, count=1)
+    made.close()
+    drawn: list[Any] = []
+    monkeypatch.setattr("tradingbot.research.plots.outcome_figure", lambda *given: drawn.append(given))
+    study = tb.drop_triggers(tmp_path, thresholds=[])
+    study.after_picture()
+    _, _, anywhere, _, _ = drawn[0]
+    table = study.after().frame["any moment %"].tolist()
+    assert [None if row is None else row[2] for row in anywhere] == [None if x != x else x for x in table]
+    assert any(row is not None for row in anywhere)
+
+
 def test_damage_is_a_warning_that_names_the_first_place(tmp_path: Path) -> None:
     """What could not be read is left out, and said."""
     made = make_state(tmp_path)

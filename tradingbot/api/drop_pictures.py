@@ -104,13 +104,19 @@ class StudyPictures(StudyFacts):
         survey = self.survey
         if not np.isfinite(survey.returns).any():
             return Picture("What happened after triggers is not known", None, self.why_none())
-        names = self.recorded.decisions["symbol"]
-        anywhere = [any_moment(survey.any_return, column, names, QUANTILES) for column in range(len(HORIZONS_MIN))]
+        names = self.recorded.decisions["symbol"].to_numpy()
+        known = np.isfinite(survey.returns)  # the table weights by these too
+        anywhere = [
+            any_moment(survey.any_return, column, names[known[:, column]], QUANTILES)
+            for column in range(len(HORIZONS_MIN))
+        ]
         own = _quantiles(survey.returns)
         fee = 2 * self.settings.TAKER_FEE_RATE * 100
         middles = ["not known" if row is None else f"{row[2]:+.2f} %" for row in (own[MAIN], anywhere[MAIN])]
         title = (
             f"{HORIZONS_MIN[MAIN]} minutes after a trigger: {middles[0]} in the median; after any moment: {middles[1]}"
+            if own[MAIN] is not None
+            else "After a trigger, as far as it is recorded"
         )
         note = "Bars: quarters around the median (black line); lines: 5 to 95 %."
         return Picture(title, outcome_figure(HORIZONS_MIN, own, anywhere, _quantiles(survey.worst), fee), note)
