@@ -206,8 +206,11 @@ def test_what_only_observed_is_run_again_as_it_was_and_with_paper_orders(tmp_pat
 def test_picture_and_table_of_what_came_after_say_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Any moment is weighted by the triggers whose future is recorded, in both; where none is, neither says so."""
     made = Past(tmp_path, GLOBAL_TRADING=True)
-    falling(made, count=3)
-    falling(made, ETH, 3_600 - 350, count=1)
+    falling(made, count=1)
+    rising = [100 * 1.001**step for step in range(120)]
+    top = rising[-1]  # two falls at the very end, whose future nobody recorded
+    for step, last in enumerate([*rising, top * 0.98, top, top * 0.98]):
+        made.feed((1_200 + step * 10, last, last - 0.01, last + 0.01, 5e6), symbol=ETH)
     made.close()
     drawn: list[Any] = []
     monkeypatch.setattr("tradingbot.research.plots.outcome_figure", lambda *given: drawn.append(given))
