@@ -7,8 +7,9 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,15 @@ from rich.console import Console
 from tradingbot.io.state_files import StateLock, lock_owner, write_atomic
 from tradingbot.ui.dashboard import render
 
+LIMIT_S = 120.0  # of whatever is waited for: a machine may be busy with much else
+
 
 def command(home: Path, *words: str) -> list[str]:
     return [sys.executable, "-m", "tradingbot", "--home", str(home), *words]
 
 
 def call(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(home, *words), capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command(home, *words), capture_output=True, text=True, timeout=2 * LIMIT_S, check=False)
 
 
 @contextmanager
@@ -41,13 +44,34 @@ def bot(home: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
                 process.kill()
 
 
+def live_until(home: Path, *words: str, holds: Callable[[], object] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a bot until `holds`, or it has told of ticks, however long that takes here; end it, return what it said.
+
+    One that ends by itself before is left to whoever looks at its exit code.
+    """
+    with tempfile.TemporaryFile("w+") as log, subprocess.Popen(
+        command(home, *words), stdout=subprocess.PIPE, stderr=log, text=True
+    ) as process:  # fmt: skip
+        try:
+            end = time.monotonic() + LIMIT_S
+            while process.poll() is None and not (is_watching(home, process.pid) if holds is None else holds()):
+                assert time.monotonic() < end, "it did not come"
+                time.sleep(0.05)
+            process.terminate()
+            stdout, _ = process.communicate(timeout=LIMIT_S)
+        finally:
+            process.kill()
+        log.seek(0)
+        return subprocess.CompletedProcess(process.args, process.returncode, stdout, log.read())
+
+
 def is_watching(home: Path, pid: int) -> bool:
     """Return whether the bot of this process, and not one before it, has told of ticks."""
     status = status_of(home)
     return bool(status) and status["bot"]["pid"] == pid and status["data"]["ticks"] > 0
 
 
-def wait_for(holds: Any, process: subprocess.Popen[str], seconds: float = 30) -> None:
+def wait_for(holds: Any, process: subprocess.Popen[str], seconds: float = LIMIT_S) -> None:
     end = time.monotonic() + seconds
     while not holds():
         assert process.poll() is None, "the bot has ended"
@@ -66,20 +90,14 @@ def status_of(home: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """Give the home of a bot that ran for a few seconds through minutes of market, and what it said."""
-    home = tmp_path_factory.mktemp("home")
-    words = (
-        "--duration",
-        "15",
-        "--set",
-        "DROP_TRIGGER_VALUE=0.9985",
-        "--set",
-        "EMBEDDED_SPEED=40",
-        "--set",
-        "GLOBAL_TRADING=true",
-        "--set",
-        "SYMBOLS=BTC/USDT,ETH/USDT,NO/PE",
-    )
-    return home, call(home, *words)
+    words = ("--set", "DROP_TRIGGER_VALUE=0.9985", "--set", "EMBEDDED_SPEED=40", "--set", "GLOBAL_TRADING=true",
+             "--set", "SYMBOLS=BTC/USDT,ETH/USDT,NO/PE")  # fmt: skip
+    for seconds in (15, 90):
+        home = tmp_path_factory.mktemp("home")
+        done = call(home, "--duration", str(seconds), *words)
+        if done.stderr.count("HEARTBEAT") > 1:  # else the machine was too busy for a start within its time
+            break
+    return home, done
 
 
 def test_it_starts_runs_and_ends_by_itself(ended: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
@@ -152,7 +170,7 @@ def test_a_second_bot_is_told_whose_the_directory_is(tmp_path: Path) -> None:
         (tmp_path / "tradingbot.toml").write_text("POL_S = 3")  # broken since: no reason not to stop
         assert call(tmp_path, "stop").returncode == 0
         (tmp_path / "tradingbot.toml").unlink()
-        assert process.wait(20) == 0
+        assert process.wait(LIMIT_S) == 0
     for word in ("status", "stop"):
         done = call(tmp_path, word)
         assert (done.returncode, "no bot is running" in done.stderr) == (3, True)
@@ -163,13 +181,13 @@ def test_a_signal_ends_it_cleanly_and_sigkill_leaves_no_lock(tmp_path: Path, num
     """The lock goes with the process, however it ends."""
     with bot(tmp_path) as process:
         process.send_signal(number)
-        assert process.wait(20) == 0
+        assert process.wait(LIMIT_S) == 0
         assert "stopped sid=" in (tmp_path / "stderr").read_text()
     with bot(tmp_path) as process:
         process.kill()
-        process.wait(20)
+        process.wait(LIMIT_S)
     assert lock_owner(tmp_path / "state") is None
-    assert call(tmp_path, "--duration", "1").returncode == 0
+    assert live_until(tmp_path).returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -178,7 +196,7 @@ def test_a_signal_ends_it_cleanly_and_sigkill_leaves_no_lock(tmp_path: Path, num
         (("--set", "EXCHANGE=binanec"), 5, "did you mean binance"),
         (("--set", "SYMBOLS=NO/PE"), 2, "knows none of SYMBOLS"),
         (("--set", "QUOTE=XYZ"), 2, "no spot market quoted in XYZ"),
-        (("--set", "EMBEDDED_URL=http://127.0.0.1:1"), 5, "EMBEDDED_URL"),
+        (("--set", "EMBEDDED_URL=http://127.0.0.1:1", "--set", "RETRY_BASE_S=0.05"), 5, "EMBEDDED_URL"),
         (("--set", "EMBEDDED_URL=http://10.0.0.1:80"), 2, "no address on this machine"),
         (("--set", "GLOBAL_TRADING=true", "--set", "TRADING_MODE=live"), 2, "places no live orders"),
         (("--duration", "x"), 2, "--duration"),
@@ -217,7 +235,7 @@ def test_an_observing_bot_sends_no_order_and_opens_no_port_but_the_exchanges(tmp
         assert len(own) == 1
         assert own[0].startswith("0100007F:")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(LIMIT_S) == 0
     account = orjson.loads((tmp_path / "state" / "exchange.json").read_bytes())["account"]
     assert account["orders"] == []
     assert {d["outcome"] for d in status_of(tmp_path)["decisions"]} <= {"observed", "blocked"}
