@@ -15,6 +15,7 @@ import orjson
 import pytest
 
 from tests.helpers import commands_of
+from tests.test_live import LIMIT_S
 from tradingbot import __version__
 from tradingbot.config import registry
 
@@ -22,7 +23,7 @@ from tradingbot.config import registry
 def run(*words: str, cwd: Path | None = None, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "tradingbot", *words],
-        capture_output=True, text=True, cwd=cwd, env={**os.environ, **environ}, timeout=60, check=False,
+        capture_output=True, text=True, cwd=cwd, env={**os.environ, **environ}, timeout=LIMIT_S, check=False,
     )  # fmt: skip
 
 
@@ -45,7 +46,7 @@ def test_help_needs_none_of_the_heavy_packages() -> None:
         "heavy = {'pandas', 'numpy', 'pyarrow', 'matplotlib', 'rich', 'msgspec'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert done.returncode == 0, done.stderr
 
 
@@ -140,11 +141,12 @@ def test_ctrl_c_ends_cleanly(tmp_path: Path) -> None:
     heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(words, **pipes, text=True, preexec_fn=heed) as process:  # noqa: PLW1509  (no thread here)
-        while not out.exists():
-            time.sleep(0.05)
-        time.sleep(0.3)
+        under_way = out / "decisions.jsonl.partial"
+        while not (under_way.exists() and under_way.stat().st_size):
+            assert process.poll() is None
+            time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=30)
+        stdout, stderr = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 130, stderr
     assert stderr == "tradingbot: interrupted\n"
     assert stdout == ""
@@ -185,7 +187,7 @@ def test_terminated_cleans_up(tmp_path: Path) -> None:
             assert process.poll() is None
             time.sleep(0.05)
         process.terminate()
-        _, stderr = process.communicate(timeout=30)
+        _, stderr = process.communicate(timeout=LIMIT_S)
     assert (process.returncode, stderr) == (143, "tradingbot: terminated\n")
     assert list(temporary.iterdir()) == []
 

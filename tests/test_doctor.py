@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
+import statistics
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -29,7 +32,7 @@ from tests.patients import (
     status,
     tree,
 )
-from tests.test_live import bot, call, command
+from tests.test_live import LIMIT_S, bot, call, command
 from tradingbot.config import registry
 from tradingbot.ops.doctor import disk as doctor_disk
 from tradingbot.ops.doctor import market as doctor_market
@@ -37,11 +40,15 @@ from tradingbot.ops.doctor import start as doctor_start
 from tradingbot.ops.doctor import state as doctor_state
 from tradingbot.ops.doctor.patient import PLAIN
 
-FAST = ("--set", "EMBEDDED_SPEED=40", "--set", "EMBEDDED_SYMBOLS=2", "--set", "DROP_TRIGGER_VALUE=0.998")
+FAST = ("--set", "EMBEDDED_SPEED=40", "--set", "EMBEDDED_SYMBOLS=2", "--set", "DROP_TRIGGER_VALUE=0.998",
+        "--set", "TICKER_MAX_AGE_S=3600", "--set", "STREAMS_MAX_GB=0.1")  # fmt: skip
 SILENT = {
     "python", "versions", "settings", "overrides", "state directory", "lock", "bot", "disk", "disk speed", "writer",
     "tickers", "anchors", "warm start", "ports", "exchange", "packages",
 }  # fmt: skip
+HELD_UP = {"bot", "disk speed", "writer", "tickers", "warm start", "exchange", "packages"}
+"""What a machine that is busy with much else may be late for: the diagnosis is right then, and another one is made."""
+LOOKS = 10
 
 
 @pytest.fixture(scope="module")
@@ -53,21 +60,38 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def test_nothing_is_wrong_with_a_healthy_bot(healthy: Path) -> None:
-    """Exit 0, every diagnosis of a running bot says that all is well, and the exchange that it brings is asked."""
-    found = report(healthy, *FAST, code=0)
-    assert {name for name in SILENT if found[name][0]["verdict"] != "ok"} == set()
+    """Every diagnosis of a running bot says that all is well, and the exchange that it brings is asked."""
+    well, is_same, failed = set[str](), False, set[str]()
+    for _ in range(LOOKS):
+        found = report(healthy, *FAST)
+        failed = verdicts(found, "failed")
+        assert failed <= HELD_UP
+        well |= verdicts(found, "ok")
+        assert well >= SILENT - HELD_UP
+        is_same |= "windows by checkpoint and by recorded ticks are the same" in found["start anew"][0]["says"]
+        if well >= SILENT and is_same and not failed:
+            break
+    assert (SILENT - well, is_same, failed) == (set(), True, set())
     assert "triggers" in found or found["threshold"][0]["verdict"] != "failed"  # a market may be quiet
     assert "answers in" in found["exchange"][0]["says"]
-    assert "windows by checkpoint and by recorded ticks are the same" in found["start anew"][0]["says"]
+
+
+def verdicts(found: dict[str, list[dict[str, Any]]], verdict: str) -> set[str]:
+    """Return the names of which the first finding is so."""
+    return {name for name, rows in found.items() if rows[0]["verdict"] == verdict}
 
 
 def test_the_text_ends_by_naming_what_is_wrong_and_the_bundle(healthy: Path) -> None:
     """A line each; at the end what is wrong at a glance, and how to send all of it."""
-    done = call(healthy, "doctor", *FAST)
-    lines = done.stdout.splitlines()
-    assert "nothing failed" in lines[-2]
-    assert lines[-1] == "for a bug report: tradingbot bundle puts all of this, redacted, into one archive"
-    assert done.stderr == ""
+    for _ in range(LOOKS):
+        done = call(healthy, "doctor", *FAST)
+        lines = done.stdout.splitlines()
+        assert lines[-1] == "for a bug report: tradingbot bundle puts all of this, redacted, into one archive"
+        assert done.stderr == ""
+        assert ("nothing failed" in lines[-2]) == (done.returncode == 0)
+        if done.returncode == 0:
+            break
+    assert done.returncode == 0
 
 
 def test_a_look_changes_nothing(tmp_path: Path) -> None:
@@ -125,7 +149,8 @@ def test_it_works_where_every_package_is_broken(tmp_path: Path, monkeypatch: pyt
     assert found["packages"][0]["fix"] == "tradingbot doctor --fix environment"
     assert "until the environment is mended" in found["settings"][0]["says"]
     assert "until the environment is mended" in found["start anew"][0]["says"]
-    assert {"state directory", "lock", "disk", "disk speed"} <= {n for n, r in found.items() if r[0]["verdict"] == "ok"}
+    assert {"state directory", "lock", "disk"} <= verdicts(found, "ok")
+    assert found["disk speed"][0]["verdict"] in ("ok", "warning")
 
 
 def test_a_package_that_kills_the_interpreter_is_named_and_the_others_are_looked_at(tmp_path: Path) -> None:
@@ -134,7 +159,7 @@ def test_a_package_that_kills_the_interpreter_is_named_and_the_others_are_looked
     (tmp_path / "bad" / "two.py").write_text("raise ValueError('odd')")
     (tmp_path / "bad" / "three.py").write_text("print('hello')")
     imports = doctor_start.Imports(("one", "two", "three"), path=[str(tmp_path / "bad"), *sys.path])
-    found = doctor_start.packages(imports, 20)
+    found = doctor_start.packages(imports, LIMIT_S)
     assert found.verdict is FAILED
     assert "one: the interpreter ended on it (signal 11); two: ValueError: odd" in found.says
     assert "three" not in found.says
@@ -165,7 +190,7 @@ def test_a_file_in_the_way_of_a_package_is_found_until_it_is_moved(tmp_path: Pat
     """orjson.py in the working directory; also the name of a module of Python itself."""
     (tmp_path / "orjson.py").write_text("loads = None")
     words = command(tmp_path, "doctor", "--json")
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=2 * LIMIT_S, check=False)
     found = {each["name"]: each for each in orjson.loads(done.stdout)["findings"]}
     assert found["imported from"]["verdict"] == "failed"
     assert f"orjson is imported from {tmp_path}/orjson.py" in found["imported from"]["says"]
@@ -260,7 +285,8 @@ def test_a_bot_that_says_nothing_any_more_is_found(tmp_path: Path) -> None:
     """It holds the lock, and its status grows old."""
     with running(tmp_path, age_s=90):
         found = doctor_state.bot(patient(tmp_path))
-        assert (found.verdict, "has said nothing for 90 s" in found.says) == (FAILED, True)
+        assert found.verdict is FAILED
+        assert re.search(r"has said nothing for (9\d|1\d\d) s", found.says)
     with running(tmp_path):
         assert doctor_state.bot(patient(tmp_path)).verdict is OK
     assert "was running when it was killed" in doctor_state.bot(patient(tmp_path)).says
@@ -352,8 +378,10 @@ def test_a_slow_disk_is_measured(tmp_path: Path) -> None:
 
     (tmp_path / "state").mkdir()
     found = by_name(doctor_disk.writer(patient(tmp_path), lambda _: time.sleep(0.15)))["disk speed"]
-    assert (found.verdict, found.profile, len(found.evidence["fsync_ms"]) > 1) == (WARNING, "persistence", True)
-    assert by_name(doctor_disk.writer(patient(tmp_path)))["disk speed"].verdict is OK
+    assert (found.verdict, found.profile, min(found.evidence["fsync_ms"]) >= 150) == (WARNING, "persistence", True)
+    assert by_name(doctor_disk.writer(patient(tmp_path), lambda _: None))["disk speed"].verdict is OK
+    found = by_name(doctor_disk.writer(patient(tmp_path)))["disk speed"]
+    assert found.verdict is (WARNING if statistics.median(found.evidence["fsync_ms"]) > doctor_disk.SLOW_MS else OK)
     assert list((tmp_path / "state").iterdir()) == []
 
 
@@ -434,11 +462,13 @@ def test_strict_windows_that_are_not_full_yet_are_told(tmp_path: Path) -> None:
 def test_the_kill_switch_is_named_with_its_reason_until_it_is_off(healthy: Path) -> None:
     """On a running bot, over the real commands; a warning is no failure."""
     call(healthy, "kill", "--why", "odd \x1b[31mmarket")
-    found = report(healthy, *FAST, code=0)["kill switch"][0]
-    assert (found["verdict"], found["fix"]) == ("warning", "when it is well again: tradingbot arm")
+    found = report(healthy, *FAST)
+    assert verdicts(found, "failed") <= HELD_UP
+    assert found["kill switch"][0]["verdict"] == "warning"
+    assert found["kill switch"][0]["fix"] == "when it is well again: tradingbot arm"
     assert "\x1b" not in call(healthy, "doctor", *FAST).stdout
     call(healthy, "arm")
-    assert "kill switch" not in report(healthy, *FAST, code=0)
+    assert "kill switch" not in report(healthy, *FAST)
 
 
 def test_slow_tickers_are_named_with_their_ages_and_what_held_them_back(tmp_path: Path) -> None:
@@ -484,7 +514,7 @@ def test_a_file_that_hides_a_module_of_pythons_is_passed_over(tmp_path: Path) ->
     """One line names it, and the command does what it was asked."""
     (tmp_path / "random.py").write_text("raise SystemError\n")
     done = subprocess.run(
-        command(tmp_path, "--version"), cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        command(tmp_path, "--version"), cwd=tmp_path, capture_output=True, text=True, timeout=2 * LIMIT_S, check=False
     )
     assert (done.returncode, done.stdout.startswith("tradingbot ")) == (0, True), done.stderr
     (line,) = done.stderr.splitlines()

@@ -20,7 +20,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.made_notebooks import made
-from tests.test_live import bot
+from tests.test_live import LIMIT_S, bot
 from tradingbot.ops.report.notebooks import find_notebook, notebook_names
 from tradingbot.ops.report.parameters import read_parameters
 
@@ -124,14 +124,16 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Give the home of a running bot, for notebooks to look at."""
     home = tmp_path_factory.mktemp("home")
     words = ("--set", "EMBEDDED_SPEED=20", "--set", "EMBEDDED_SYMBOLS=4", "--set", "DROP_TRIGGER_VALUE=0.998")
-    with bot(home, *words, "--duration", "600"):
+    with bot(home, *words):
         yield home
 
 
 def tool(cwd: Path, home: Path, *words: str) -> subprocess.CompletedProcess[str]:
     environ = {**os.environ, "TRADINGBOT_HOME": str(home), "IPYTHONDIR": str(home / "ipython")}
     command = [sys.executable, "-m", *words]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environ, timeout=180, check=False)
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=cwd, env=environ, timeout=5 * LIMIT_S, check=False
+    )
 
 
 def mocks(path: Path) -> dict[str, Any]:
@@ -225,7 +227,9 @@ def test_the_wheel_holds_the_notebooks_and_an_installed_package_finds_them(tmp_p
     environ = {**os.environ, "PYTHONPATH": str(site)}
     code = "import tradingbot, sys; from tradingbot.cli import main; print(tradingbot.__file__); sys.exit(main())"
     words = [sys.executable, "-c", code, "notebooks", "copy", str(tmp_path / "mine")]
-    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=environ, timeout=60, check=False)
+    done = subprocess.run(
+        words, capture_output=True, text=True, cwd=tmp_path, env=environ, timeout=LIMIT_S, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(str(site))
     assert {path.stem for path in (tmp_path / "mine").iterdir()} == {*NAMES, "zz_made"}

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.recording import LIVELY, Recorded, T, failing
+from tests.test_live import LIMIT_S
 from tradingbot.config import make_settings
 from tradingbot.engine.events import Condition, ConditionName
 from tradingbot.io import sealing
@@ -172,10 +173,10 @@ def test_deleted_segments_are_named_as_such(tmp_path: Path) -> None:
     again.end()
     before = {segment.path.name for segment in segments}
     keeper.begin()
-    end = time.monotonic() + 10
+    end = time.monotonic() + LIMIT_S
     while time.monotonic() < end and before <= {segment.path.name for segment in list_segments(folder)}:
         time.sleep(0.02)
-    keeper.close(10)
+    keeper.close(LIMIT_S)
     gone = before - {segment.path.name for segment in list_segments(folder)}
     assert 0 < len(gone) < len(before)
     proof = prove(tmp_path)

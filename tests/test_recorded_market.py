@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tradingbot as tb
+from tests.test_live import LIMIT_S
 from tests.test_replay import crash_csv
 from tradingbot.config import make_settings
 from tradingbot.engine.engine import Engine
@@ -454,7 +455,7 @@ def test_ccxt_hears_every_row_in_order_over_real_sockets(monkeypatch: pytest.Mon
     async def main() -> list[Ticker]:
         seen: list[Ticker] = []
         async with ExchangeServer(core, lambda: clock[0]) as server:
-            ours = CcxtExchange("embedded", lambda: clock[0], 5, server.url, ("key", "secret"))
+            ours = CcxtExchange("embedded", lambda: clock[0], LIMIT_S, server.url, ("key", "secret"))
             try:
                 await ours.load()
                 watching = asyncio.create_task(ours.watch(["BTC/USDT", "ETH/USDT"], seen.append))
@@ -471,7 +472,7 @@ def test_ccxt_hears_every_row_in_order_over_real_sockets(monkeypatch: pytest.Mon
                 await ours.close()
         return seen
 
-    seen = asyncio.run(asyncio.wait_for(main(), 60))
+    seen = asyncio.run(asyncio.wait_for(main(), LIMIT_S))
     assert asked[0] is asked[1]
     expected = [(each[2], each[4]) for each in rows for _ in range(2)]  # the ticker, then its book
     assert [(t.last, t.ask) for t in seen[:-1]] == expected

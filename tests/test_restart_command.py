@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
-from tests.test_live import bot, call, status_of, wait_for
+from tests.test_live import LIMIT_S, bot, call, command, is_watching, status_of, wait_for
 from tradingbot.commands import running
 from tradingbot.engine.events import AnchorReset
 from tradingbot.io.home import Home
@@ -33,7 +35,7 @@ def test_the_process_stays_and_a_warm_session_with_the_same_arguments_follows(tm
              "--set", "DROP_TRIGGER_VALUE=0.998", "--set", "TAKE_PROFIT_THRESHOLD=1.5",
              "--set", "STOP_LOSS_THRESHOLD=0.5", "--set", "TRADE_TTL_MIN=9999")  # fmt: skip
     with bot(tmp_path, *words) as process:
-        wait_for(lambda: status_of(tmp_path)["positions"], process, 60)
+        wait_for(lambda: status_of(tmp_path)["positions"], process)
         for _ in range(2):
             before = status_of(tmp_path)
             done = call(tmp_path, "restart", *YES, "--json")
@@ -47,21 +49,33 @@ def test_the_process_stays_and_a_warm_session_with_the_same_arguments_follows(tm
             assert held <= {position["decision_id"] for position in after["positions"]}
             assert list((tmp_path / "state" / "requests").iterdir()) == []
         assert call(tmp_path, "stop").returncode == 0
-        assert process.wait(20) == 0
+        assert process.wait(LIMIT_S) == 0
     assert len(prove(tmp_path / "state").sessions) == 3
     assert prove(tmp_path / "state").exit_code == 0
     audit = [orjson.loads(line)["what"] for line in (tmp_path / "state" / "audit.jsonl").read_bytes().splitlines()]
     assert audit == ["restart", "restart"]
 
 
+def runs_anew(home: Path, seconds: int) -> bool:
+    """Return whether a bot of so many seconds was restarted within them, and then ended by itself with exit 0."""
+    home.mkdir()
+    words = ("--set", "EMBEDDED_SPEED=20", "--set", "EMBEDDED_SYMBOLS=2", "--duration", str(seconds))
+    with (home / "stderr").open("w") as log, subprocess.Popen(command(home, *words), stderr=log, text=True) as process:
+        try:
+            while process.poll() is None and not is_watching(home, process.pid):
+                time.sleep(0.05)
+            return call(home, "restart", *YES).returncode == 0 and process.wait(seconds + LIMIT_S) == 0
+        finally:
+            process.kill()
+
+
 def test_the_duration_runs_anew(tmp_path: Path) -> None:
     """A bot of so many seconds has as many after a restart, then it ends by itself with exit 0."""
-    words = ("--set", "EMBEDDED_SPEED=20", "--set", "EMBEDDED_SYMBOLS=2", "--duration", "6")
-    with bot(tmp_path, *words) as process:
-        assert call(tmp_path, "restart", *YES).returncode == 0
-        assert process.wait(60) == 0
-    assert status_of(tmp_path)["bot"]["uptime_s"] >= 5.9
-    assert status_of(tmp_path)["bot"]["state"] == "stopping"
+    tried = (6, 40, 100)  # a machine that is busy takes longer to start a bot, to ask it, and to start it again
+    seconds = next((seconds for seconds in tried if runs_anew(tmp_path / str(seconds), seconds)), None)
+    assert seconds is not None
+    assert status_of(tmp_path / str(seconds))["bot"]["uptime_s"] >= seconds - 0.1
+    assert status_of(tmp_path / str(seconds))["bot"]["state"] == "stopping"
 
 
 def test_without_a_bot_it_is_exit_3_and_nothing_waits_for_the_next(tmp_path: Path) -> None:

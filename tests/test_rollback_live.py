@@ -22,14 +22,15 @@ from tests.rollbacks import (
     run,
     settings,
 )
-from tests.test_live import bot, call, status_of, wait_for
+from tests.test_live import LIMIT_S, bot, call, status_of, wait_for
 from tests.test_restarts import exchange
 from tradingbot.ops.record.prove import prove
 from tradingbot.ops.rollback.plan import PROFILES
 from tradingbot.ops.rollback.rollback import plan_rollback
 from tradingbot.ops.rollback.store import past_rollbacks
 
-FAST = ("--set", "EMBEDDED_SPEED=40", "--set", "EMBEDDED_SYMBOLS=2")
+PAUSES = ("--set", "TICKER_MAX_AGE_S=3600", "--set", "WATCHDOG_S=60")  # a machine that pauses is no fault
+FAST = ("--set", "EMBEDDED_SPEED=40", "--set", "EMBEDDED_SYMBOLS=2", *PAUSES)
 STREAMS = ("ticks", "snapshots", "windows", "anchors")
 STEPS = ("begin", "backup", "overrides", "adopted", "restart", "check", "end")
 
@@ -68,7 +69,7 @@ def test_a_profile_is_rolled_back_and_undone_on_a_running_bot(
         assert (report["state"], report["exit_code"], status["bot"]["pid"]) == ("done", 0, process.pid)
         assert {name for name, on in status["flags"].items() if not on} == set(flags)
         assert (status["bot"]["sid"] > sid) == takes_restart
-        assert stand_still(tmp_path, process) == (PERSIST in flags)
+        wait_for(lambda: stand_still(tmp_path, process) == (PERSIST in flags), process)
         assert sources(tmp_path) == ({"legacy_peak"} if ANCHOR in flags else {"anchor"})
         if takes_restart:
             assert status["warm_start"]["kind"] == "cold"
@@ -92,7 +93,7 @@ def test_without_backoff_a_symbol_that_fails_is_asked_at_every_poll_until_the_un
     script.write_text(
         "".join(
             f'[[fault]]\non = "GET ticker/*"\ndoes = "crossed"\nfrom_s = {second}\nto_s = {second}.5\n'
-            for second in range(1, 300)
+            for second in range(1, 600)
         )
     )
     words = ("--set", "MARKET_DATA=poll", "--set", "POLL_S=0.1", "--set", "RETRY_BASE_S=3", "--set", "RETRY_MAX_S=5")
@@ -170,7 +171,9 @@ sys.exit(cli.main(sys.argv[1:]))
         sid = status_of(tmp_path)["bot"]["sid"]
         for step in ("backup", "overrides", "restart"):
             words = [sys.executable, "-c", code, step, "--home", str(tmp_path), "rollback", "persistence", "--restart"]
-            done = subprocess.run([*words, *YES], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+            done = subprocess.run(
+                [*words, *YES], cwd=ROOT, capture_output=True, text=True, timeout=2 * LIMIT_S, check=False
+            )
             assert done.returncode == -signal.SIGKILL, done.stderr
             stored = past_rollbacks(tmp_path / "state")
             assert [each.state for each in stored] == ["half done"]

@@ -11,7 +11,8 @@ import orjson
 from tests.test_live import bot, call, status_of, wait_for
 from tradingbot.config import FLAGS
 
-LIVELY = ("--set", "EMBEDDED_SPEED=30", "--set", "EMBEDDED_SYMBOLS=3", "--set", "DROP_TRIGGER_VALUE=0.998")
+PAUSES = ("--set", "TICKER_MAX_AGE_S=3600")  # a machine that pauses is no fault
+LIVELY = ("--set", "EMBEDDED_SPEED=30", "--set", "EMBEDDED_SYMBOLS=3", "--set", "DROP_TRIGGER_VALUE=0.998", *PAUSES)
 NINE = {
     "settings backed up": "ok",
     "flags as intended": "ok",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import stat
 import subprocess
@@ -72,8 +73,9 @@ def kill_chain(case: str, folder: Path, defect: str = "") -> Outcome:
         consistent(home / "state", f"kill {number}", outcome)
         if outcome.violations:
             break
-    done = machine.run(command(home, "--duration", "3", "--no-dashboard", *sets(), defect=defect), defect=defect)
-    outcome.holds(done.returncode == 0, f"the last run ended with {done.returncode}: {done.stderr.decode()[-500:]}")
+    before = _fills(home)
+    code = run_until(home, sets(), lambda: _fills(home) > before + 2, defect)
+    outcome.holds(code == 0, f"the last run ended with {code}: {_said(home)}")
     disk = consistent(home / "state", "the last run", outcome)
     bought(home / "state", disk, outcome)
     proof = machine.run(command(home, "prove"))
@@ -81,6 +83,31 @@ def kill_chain(case: str, folder: Path, defect: str = "") -> Outcome:
     text = (home / "stderr").read_text(errors="replace")
     outcome.holds("Traceback" not in text, f"a traceback: {text[text.find('Traceback') :][:800]}")
     return outcome
+
+
+def run_until(home: Path, words: list[str], holds: Callable[[], object], defect: str = "", before: str = "") -> int:
+    """Run a bot until it has come up and `holds`, however long that takes here, end it; return its exit code."""
+    whole = command(home, "--no-dashboard", *words, defect=defect)
+    with running(home, ["sh", "-c", f'{before or ":"}; exec "$@"', "sh", *whole], defect) as process:
+        end = time.monotonic() + 180
+        while process.poll() is None and time.monotonic() < end and not (is_up(home, process.pid) and holds()):
+            time.sleep(0.05)
+        process.terminate()
+        return process.wait(180)
+
+
+def is_up(home: Path, pid: int) -> bool:
+    """Return whether the bot of this process has told of ticks."""
+    try:
+        status = json.loads((home / "state" / "status.json").read_bytes())
+    except OSError:
+        return False
+    return bool(status["bot"]["pid"] == pid and status["data"]["ticks"])
+
+
+def _fills(home: Path) -> int:
+    """Return how many fills the log tells of."""
+    return (home / "stderr").read_text(errors="replace").count(" FILL symbol=")
 
 
 def _said(home: Path) -> str:
@@ -149,7 +176,7 @@ def second_bots(case: str, folder: Path, defect: str = "") -> Outcome:
         while not (home / "state" / "status.json").exists() and process.poll() is None and time.monotonic() < end:
             time.sleep(0.05)
         for number in span(case):
-            done = machine.run(command(home, "--duration", "1", "--no-dashboard", defect=defect), 30, defect)
+            done = machine.run(command(home, "--duration", "1", "--no-dashboard", defect=defect), defect=defect)
             outcome.count += 1
             text = done.stderr.decode()
             refused = done.returncode == 3 and f"is in use by process {process.pid}" in text
@@ -176,14 +203,19 @@ def modes(case: str, folder: Path, defect: str = "") -> Outcome:
     home = folder / "home"
     home.mkdir()
     before = f"umask {case}"
-    for words in (
-        ["--duration", "6", "--no-dashboard", *sets(), "--set", "MAX_FILE_MB=0.02"],
-        ["kill", "--why", "a try"],
-        ["--duration", "3", "--no-dashboard", *sets()],
-        ["anchors", "reset", "BTC/USDT", "--why", "a try", "--yes"],
-    ):
+
+    def bot(*words: str, holds: Callable[[], object]) -> None:
+        code = run_until(home, [*sets(), *words], holds, defect, before)
+        outcome.holds(code == 0, f"the bot ended with {code}: {_said(home)}")
+
+    def ask(*words: str) -> None:
         done = machine.run(command(home, *words, defect=defect), defect=defect, before=before)
         outcome.holds(done.returncode == 0, f"{words[0]} ended with {done.returncode}: {done.stderr.decode()[-300:]}")
+
+    bot("--set", "MAX_FILE_MB=0.02", holds=lambda: any((home / "state").rglob("*.zst")))
+    ask("kill", "--why", "a try")
+    bot(holds=lambda: True)
+    ask("anchors", "reset", "BTC/USDT", "--why", "a try", "--yes")
     paths = [path for name in ("state", "logs") for path in ((home / name), *(home / name).rglob("*"))]
     for path in paths:
         mode, wanted = stat.S_IMODE(path.stat().st_mode), 0o700 if path.is_dir() else 0o600

@@ -41,7 +41,7 @@ def driver(*words: object) -> list[str]:
 
 
 def run(
-    command: Sequence[str], timeout_s: float = 120, defect: str = "", before: str = ""
+    command: Sequence[str], timeout_s: float = 300, defect: str = "", before: str = ""
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a command to its end, away from the terminal's signals; one that does not end in time ends with 124."""
     words = ["sh", "-c", f'{before}; exec "$@"', "sh", *command] if before else list(command)
