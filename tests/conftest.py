@@ -13,7 +13,9 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("TRADINGBOT_TEST_DATA", ROOT.parent / "shared" / "data"))
 NO_DATA = "no market data"  # the one reason to skip that also holds in CI
 
-settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+UNHURRIED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow], "print_blob": True}
+settings.register_profile("explore", derandomize=False, **UNHURRIED)  # other examples at every run
+settings.register_profile("tests", derandomize=True, database=None, **UNHURRIED)  # the same ones everywhere
 settings.load_profile("tests")
 
 
