@@ -123,7 +123,8 @@ def test_each_rule_is_one_that_finds_its_breach(tmp_path: Path) -> None:
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Give the home of a running bot, for notebooks to look at."""
     home = tmp_path_factory.mktemp("home")
-    words = ("--set", "EMBEDDED_SPEED=20", "--set", "EMBEDDED_SYMBOLS=4", "--set", "DROP_TRIGGER_VALUE=0.998")
+    words = ("--set", "EMBEDDED_SPEED=20", "--set", "EMBEDDED_SYMBOLS=4", "--set", "DROP_TRIGGER_VALUE=0.998",
+             "--set", "TICKER_MAX_AGE_S=3600")  # fmt: skip
     with bot(home, *words):
         yield home
 
