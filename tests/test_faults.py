@@ -30,7 +30,7 @@ from tradingbot.io.home import Home
 from tradingbot.io.overrides import Effective
 from tradingbot.market.ticker import Ticker
 from tradingbot.services import listings
-from tradingbot.services.clock import Clock, wall_ms
+from tradingbot.services.clock import Clock
 from tradingbot.services.connect import Surroundings
 from tradingbot.services.session import Session
 from tradingbot.services.status import last_status
@@ -45,6 +45,7 @@ FAST = {
 }  # fmt: skip
 ASKED = "GET ticker/24hr"
 FASTER = 4  # than life
+CALM_MS = 1_767_225_600_000  # the synthetic market does not crash then, as it may at any time of the day
 
 
 class _Selector(selectors.DefaultSelector):
@@ -126,7 +127,7 @@ def play(home: Path, faults: Sequence[Fault], seconds: float, during: Any = None
     effective = Effective(chosen, dict.fromkeys(Settings.__struct_fields__, "test"), Home(home, "test"))
     played = Played()
     loop = SteadyLoop()
-    clock = Clock(1, max(wall_ms(), last_status(effective.state_dir).time_ms), loop.time)
+    clock = Clock(1, max(CALM_MS, last_status(effective.state_dir).time_ms), loop.time)
     core = Core(SyntheticMarket(7, 2, every_ms=100), faults=Faults(faults, clock.now_ms()))
 
     async def connect(_: Settings, __: Path, ___: int, stack: contextlib.AsyncExitStack) -> Surroundings:
