@@ -19,7 +19,7 @@ from tests.test_live import bot, status_of, wait_for
 from tradingbot.ops.record.prove import prove
 
 NOTEBOOKS = ROOT / "notebooks"
-LIVELY = ("--set", "EMBEDDED_SPEED=40", "--set", "EMBEDDED_SYMBOLS=2", "--set", "DROP_TRIGGER_VALUE=0.996")
+LIVELY = ("--set", "EMBEDDED_SPEED=40", "--set", "EMBEDDED_SYMBOLS=2", "--set", "DROP_TRIGGER_VALUE=0.9985")
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, su
     """Give the home of a bot that runs, and its process."""
     home = tmp_path_factory.mktemp("watched")
     with bot(home, *LIVELY) as process:
-        wait_for(lambda: status_of(home)["decisions"], process, 180)
+        wait_for(lambda: status_of(home)["decisions"], process)
         yield home, process
 
 
