@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -13,23 +13,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from selenium.common.exceptions import (
-    ElementClickInterceptedException,
-    ElementNotInteractableException,
-    StaleElementReferenceException,
-)
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.remote.webdriver import WebDriver
-from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
 
 from tests.conftest import ROOT
 
 CHROMIUM, DRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
-PATIENCE_S = 180.0
-MISSED = (ElementClickInterceptedException, ElementNotInteractableException, StaleElementReferenceException)
-"""What a page answers that has moved, or drawn itself anew, since an element was looked for: nothing was done."""
+PATIENCE_S = 60.0
 
 
 def chromium_is_here() -> bool:
@@ -42,12 +34,14 @@ def jupyter_lab(folder: Path, home: Path) -> Iterator[str]:
     folder.mkdir()
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         shutil.copy(path, folder)
-    names = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
-    own = {name: str(folder.parent / name.lower()) for name in names}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    own = {name: str(folder.parent / name.lower()) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR")}
     command = [
-        sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", "--port=0", "--IdentityProvider.token=",
-        "--ServerApp.password=", "--ServerApp.disable_check_xsrf=True", "--expose-app-in-browser", "--allow-root",
-        f"--notebook-dir={folder}",
+        sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}",
+        "--ServerApp.port_retries=0", "--IdentityProvider.token=", "--ServerApp.password=",
+        "--ServerApp.disable_check_xsrf=True", "--expose-app-in-browser", "--allow-root", f"--notebook-dir={folder}",
         "--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     ]  # fmt: skip
     quiet = folder.parent / "jupyter_config_dir" / "labconfig"
@@ -59,22 +53,16 @@ def jupyter_lab(folder: Path, home: Path) -> Iterator[str]:
     log = folder.parent / "lab.log"
     with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file, env=environ) as server:
         try:
-            runtime = Path(own["JUPYTER_RUNTIME_DIR"])
-            yield wait_until(lambda: address_of(server, runtime), f"the server does not listen: {log}")
+            wait_until(lambda: listens(port), "the server does not listen: " + str(log))
+            yield f"http://127.0.0.1:{port}/lab"
         finally:
             server.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                server.wait(PATIENCE_S)
-            server.kill()
+            server.wait(30)
 
 
-def address_of(server: subprocess.Popen[bytes], runtime: Path) -> str:
-    """Return the address of the lab of a server, which says where it listens; nothing before it does."""
-    assert server.poll() is None, "the server has ended"
-    for path in runtime.glob("jpserver-*.json"):
-        with contextlib.suppress(ValueError):  # it is being written
-            return f"{json.loads(path.read_text())['url']}lab"
-    return ""
+def listens(port: int) -> bool:
+    with socket.socket() as other:
+        return other.connect_ex(("127.0.0.1", port)) == 0
 
 
 @contextlib.contextmanager
@@ -170,10 +158,9 @@ class Lab:
             found = lambda: self.driver.execute_script("return document.querySelector(arguments[0])", within)  # noqa: E731
         else:
             found = lambda: self.button(text)  # noqa: E731
-        wait_until(
-            lambda: self._does(found(), lambda button: button.click()),  # a real one: it takes the focus from a field
-            f"there is no button {text}{within}",
-        )
+        wait_until(lambda: found() is not None, f"there is no button {text}{within}")
+        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", found())
+        found().click()  # a real one: it takes the focus from the field that was typed into
 
     def symbols(self) -> list[str]:
         """Return the symbols that can be chosen."""
@@ -190,21 +177,9 @@ class Lab:
             "return [...document.querySelectorAll('.widget-text input')].find(field => field.value === arguments[0])"
             " || null"
         )
-        wait_until(
-            lambda: self._does(self.driver.execute_script(script, behind), lambda field: field.send_keys(text)),
-            f"there is no field with {behind!r}",
-        )
-
-    def _does(self, element: WebElement | None, job: Callable[[WebElement], object]) -> bool:
-        """Do something with an element where it is there and stays where it is; return whether it was done."""
-        if element is None:
-            return False
-        try:
-            self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
-            job(element)
-        except MISSED:
-            return False
-        return True
+        field = wait_until(lambda: self.driver.execute_script(script, behind), f"there is no field with {behind!r}")
+        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", field)
+        field.send_keys(text)
 
 
 def wait_until(holds: Callable[[], Any], complaint: str, seconds: float = PATIENCE_S) -> Any:
