@@ -354,7 +354,7 @@ def test_without_a_terminal_and_without_yes_only_the_plan_is_shown(tmp_path: Pat
     """Exit 2; the plan names what would change."""
     done = subprocess.run(
         command(tmp_path, "set", "POLL_S=9", "--why", "x"), stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        timeout=60, check=False,
+        timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 2
     assert "POLL_S: 2.5 becomes 9.0 (live)" in done.stdout
