@@ -177,7 +177,7 @@ def test_it_works_where_every_package_is_broken(lived: Path, tmp_path: Path, mon
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "bad"))
     work = tmp_path / "work"
     work.mkdir()
-    done = subprocess.run(command(lived, "bundle"), cwd=work, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command(lived, "bundle"), cwd=work, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     (path,) = work.glob("tradingbot-bundle-*.tar.gz")
     found = members(path)

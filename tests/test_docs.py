@@ -90,7 +90,11 @@ def test_the_readme_shows_what_the_make_targets_print(tmp_path: Path) -> None:
     """Real output, not a drawing of it: of a replay to the letter, of the live bot its form."""
     screen, replayed = re.findall(r"```text\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert recipe("replay", str(tmp_path)) == replayed
-    assert shapes(recipe("run", str(tmp_path), DURATION="5")) == shapes(screen)
+    for seconds in ("5", "20", "80"):  # a machine that is slow has no prices of all symbols after five
+        shown = shapes(recipe("run", str(tmp_path), DURATION=seconds))
+        if shown == shapes(screen):
+            break
+    assert shown == shapes(screen)
 
 
 def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

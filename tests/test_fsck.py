@@ -35,7 +35,8 @@ def state(imported: Path, tmp_path: Path) -> Path:
 
 def test_a_clean_directory_is_clean_and_counted(state: Path) -> None:
     """Exit 0; records, sizes and the session are those that lie there."""
-    done = run("fsck", str(state), "--json")
+    small = ("--set", "STREAMS_MAX_GB=0.1")  # less than is free on any disk
+    done = run("fsck", str(state), "--json", *small)
     assert done.returncode == 0, done.stdout + done.stderr
     report = orjson.loads(done.stdout)
     ticks = report["streams"]["ticks"]
@@ -47,9 +48,9 @@ def test_a_clean_directory_is_clean_and_counted(state: Path) -> None:
     assert (session["inputs"], session["ended"], session["missing"]) == (lines, True, [])
     disk = report["disk"]
     assert disk["days_to_limit"] < disk["days_to_full"]
-    text = run("fsck", str(state)).stdout
+    text = run("fsck", str(state), *small).stdout
     assert text.splitlines()[0] == f"{state}: clean"
-    assert "STREAMS_MAX_GB = 10 comes first" in text
+    assert "STREAMS_MAX_GB = 0.1 comes first" in text
 
 
 @pytest.mark.parametrize("name", DAMAGES)

@@ -19,7 +19,7 @@ from tests.test_live import bot, status_of, wait_for
 from tradingbot.ops.record.prove import prove
 
 NOTEBOOKS = ROOT / "notebooks"
-LIVELY = ("--set", "EMBEDDED_SPEED=40", "--set", "EMBEDDED_SYMBOLS=2", "--set", "DROP_TRIGGER_VALUE=0.996")
+LIVELY = ("--set", "EMBEDDED_SPEED=40", "--set", "EMBEDDED_SYMBOLS=2", "--set", "DROP_TRIGGER_VALUE=0.9985")
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, su
     """Give the home of a bot that runs, and its process."""
     home = tmp_path_factory.mktemp("watched")
     with bot(home, *LIVELY) as process:
-        wait_for(lambda: status_of(home)["decisions"], process, 60)
+        wait_for(lambda: status_of(home)["decisions"], process)
         yield home, process
 
 
@@ -37,7 +37,7 @@ def run(name: str, out: Path, cwd: Path, **parameters: object) -> tuple[int, str
     for key, value in parameters.items():
         words += ["-r" if isinstance(value, str) else "-p", key, str(value)]
     done = subprocess.run(
-        words, cwd=cwd, capture_output=True, text=True, timeout=120, check=False, env=environment(),
+        words, cwd=cwd, capture_output=True, text=True, timeout=300, check=False, env=environment(),
     )  # fmt: skip
     return done.returncode, done.stderr, text_of(out)
 

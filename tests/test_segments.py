@@ -321,7 +321,7 @@ def strace(options: list[str], folder: Path) -> subprocess.CompletedProcess[byte
     python = os.path.realpath(sys.executable)
     env = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent.parent), *filter(None, sys.path)])}
     command = ["strace", "-qq", *options, python, "-c", DRIVER, str(folder)]
-    return subprocess.run(command, env=env, capture_output=True, check=False, timeout=60)
+    return subprocess.run(command, env=env, capture_output=True, check=False, timeout=240)
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed: apt-get install strace")

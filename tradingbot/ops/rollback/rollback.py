@@ -26,11 +26,10 @@ from tradingbot.ops.rollback.check import Check, check_bot
 from tradingbot.ops.rollback.plan import PROFILES, Plan, make_plan, make_undo
 from tradingbot.ops.rollback.restart import find_bot, restart, status_of
 from tradingbot.ops.rollback.store import END, Stored, begin, find, lock_rollbacks, past_rollbacks, unfinished
-from tradingbot.ops.rollback.switch import was_adopted
+from tradingbot.ops.rollback.switch import ADOPTED_S, was_adopted
 
 __all__ = ["Report", "RollbackError", "execute", "plan_rollback", "plan_undo"]
 
-ADOPTED_S = 10.0
 TRIES = 5  # where others change the same overrides meanwhile
 COPIED = ("overrides.json", "stamp.json", CHECKPOINT)
 

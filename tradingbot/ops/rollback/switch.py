@@ -16,9 +16,9 @@ from tradingbot.io.override_file import CLEAR, Change, Override, change_override
 from tradingbot.io.overrides import Effective
 from tradingbot.io.state_files import lock_owner
 
-__all__ = ["FlagRow", "SwitchPlan", "flag_rows", "plan_switch", "switch", "was_adopted"]
+__all__ = ["ADOPTED_S", "FlagRow", "SwitchPlan", "flag_rows", "plan_switch", "switch", "was_adopted"]
 
-LIVE_S = 2.0  # in which a running bot adopts what is live
+ADOPTED_S = 10.0  # in which a bot adopts what is live: it looks once a second, on a machine that may be busy
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ def switch(plan: SwitchPlan, why: str) -> list[Change]:
     return change_overrides(plan.state_dir, plan.changes, why, check)
 
 
-def was_adopted(state_dir: Path, changes: Iterable[Change], patience_s: float = 2 * LIVE_S) -> bool | None:
+def was_adopted(state_dir: Path, changes: Iterable[Change], patience_s: float = ADOPTED_S) -> bool | None:
     """Wait until the running bot goes by what is live in a change; return whether it does, None where none runs."""
     end_s = time.monotonic() + patience_s
     live = [change for change in changes if not registry()[change.key].restart]

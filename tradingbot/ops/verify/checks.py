@@ -29,7 +29,7 @@ FLAGS_AS_INTENDED = "flags as intended"
 DATA = "market data alive"
 LEFT_BEHIND = "data left behind"
 
-ADOPTED_S = 4.0  # in which a bot adopts what is live, and then has said so
+ADOPTED_S = 10.0  # in which a bot adopts what is live, and then has said so
 WATCHED_S = 2.0  # between two looks, at least
 STATUS_S = 5.0  # between two statuses, at most, of a bot that is well
 PATIENCE_S = 12.0
