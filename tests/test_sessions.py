@@ -319,13 +319,6 @@ def test_a_run_as_json_is_its_last_status(tmp_path: Path) -> None:
     assert (told["bot"]["state"], told["data"]["ticks"] > 0) == ("stopping", True)
 
 
-def test_time_that_is_over_before_the_start_is_no_failure(tmp_path: Path) -> None:
-    """Its own exchange is not out of reach, however slow the machine: a duration that runs out is a clean end."""
-    done = call(tmp_path, "--duration", "0", "--no-dashboard")
-    assert (done.returncode, done.stdout) == (0, ""), done.stderr
-    assert "nothing was watched in 0 s" in done.stderr
-
-
 def test_hostile_text_forges_no_line_of_the_log(tmp_path: Path) -> None:
     """A reason with a line end and a terminal's escape stays one line of plain text."""
     assert call(tmp_path, "kill", "--why", "x\n2026-11-23T00:00:00.000Z CRITICAL all lost \x1b[31m").returncode == 0

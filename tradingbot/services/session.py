@@ -300,9 +300,7 @@ class Session:
                 if work.done():
                     work.result()  # trouble at the start, or a defect: let it be seen
             if self.engine is None and not self._stop.is_set():
-                if self.settings.EXCHANGE != "embedded" or self.settings.EMBEDDED_URL:
-                    raise NoExchangeError(f"{self.settings.EXCHANGE} was not reached in {duration_s:g} s")
-                log.warning("the time was over before the start was: nothing was watched in %g s", duration_s)
+                raise NoExchangeError(f"{self.settings.EXCHANGE} was not reached in {duration_s:g} s")
             self._heartbeat()
         finally:
             while not work.done():  # a library may swallow a cancellation that comes as its own wait ends
