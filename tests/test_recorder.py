@@ -65,7 +65,7 @@ def test_ticks_that_are_recorded_again_begin_with_a_checkpoint(tmp_path: Path, m
 
 @pytest.mark.parametrize(("flag", "why"), [(False, "flag"), (True, "disk low")])
 def test_why_ticks_are_not_recorded_is_said(tmp_path: Path, flag: bool, why: str) -> None:
-    """Switched off by the flag, or for want of room."""
+    """Switched off by the flag, or for want of room; by the flag, what there is of the four streams is closed off."""
     run = Recorded(tmp_path)
     run.tick(10)
     if not flag:
@@ -77,6 +77,9 @@ def test_why_ticks_are_not_recorded_is_said(tmp_path: Path, flag: bool, why: str
     run.tick(10)
     off, on = run.journal("recording")
     assert (off["on"], off["why"], on["on"], on["why"]) == (False, why, True, why)
+    for stream in Stream:
+        numbers = {segment.number for segment in list_segments(tmp_path / FOLDERS[stream])}
+        assert numbers == ({0, 1} if why == "flag" and stream is not Stream.JOURNAL else {0}), stream
 
 
 def test_rejections_that_are_only_counted_are_in_the_journal(tmp_path: Path) -> None:
