@@ -282,12 +282,18 @@ def test_kill_and_arm_need_no_bot(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "the kill switch was off\n", "")
 
 
-def test_the_audit_says_who_killed_and_armed(tmp_path: Path) -> None:
+def test_the_audit_says_who_killed_armed_and_stopped(tmp_path: Path) -> None:
     """Also where a kill is taken back before the bot has looked; arming what was not killed is nothing."""
-    for words in (("kill", "--why", "odd prices"), ("arm", "--why", "was the feed"), ("arm",)):
-        assert call(tmp_path, *words).stderr == ""
+    with holding(tmp_path / "state"):
+        for words in (("kill", "--why", "odd prices"), ("arm", "--why", "was the feed"), ("arm",), ("stop",)):
+            assert call(tmp_path, *words).stderr == ""
+    with holding(tmp_path / "state"):
+        assert call(tmp_path, "stop", "--why", "new machine").stderr == ""
+    assert call(tmp_path, "stop", "--why", "nobody is there").returncode == 3
     lines = [decode(line) for line in (tmp_path / "state" / "audit.jsonl").read_bytes().splitlines()]
-    assert [(line["what"], line["why"]) for line in lines] == [("kill", "odd prices"), ("arm", "was the feed")]
+    assert [(line["what"], line["why"]) for line in lines] == [
+        ("kill", "odd prices"), ("arm", "was the feed"), ("stop", "operator"), ("stop", "new machine"),
+    ]  # fmt: skip
     assert all(line["who"] and line["ts_ms"] for line in lines)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from pathlib import Path
 
@@ -11,9 +13,10 @@ from tests.recording import Recorded, T, failing
 from tradingbot.config import make_settings
 from tradingbot.engine.engine import Engine
 from tradingbot.engine.events import SettingsChanged
-from tradingbot.io import sealing
+from tradingbot.io import sealing, state_files
 from tradingbot.io.jsonl import RotatingJSONLWriter
 from tradingbot.io.segments import list_segments
+from tradingbot.io.state_files import LatestFile
 from tradingbot.io.streams import FOLDERS, Stream
 from tradingbot.market.ticker import Ticker
 from tradingbot.services import keeper
@@ -62,7 +65,7 @@ def test_ticks_that_are_recorded_again_begin_with_a_checkpoint(tmp_path: Path, m
 
 @pytest.mark.parametrize(("flag", "why"), [(False, "flag"), (True, "disk low")])
 def test_why_ticks_are_not_recorded_is_said(tmp_path: Path, flag: bool, why: str) -> None:
-    """Switched off by the flag, or for want of room."""
+    """Switched off by the flag, or for want of room; by the flag, what there is of the four streams is closed off."""
     run = Recorded(tmp_path)
     run.tick(10)
     if not flag:
@@ -74,6 +77,9 @@ def test_why_ticks_are_not_recorded_is_said(tmp_path: Path, flag: bool, why: str
     run.tick(10)
     off, on = run.journal("recording")
     assert (off["on"], off["why"], on["on"], on["why"]) == (False, why, True, why)
+    for stream in Stream:
+        numbers = {segment.number for segment in list_segments(tmp_path / FOLDERS[stream])}
+        assert numbers == ({0, 1} if why == "flag" and stream is not Stream.JOURNAL else {0}), stream
 
 
 def test_rejections_that_are_only_counted_are_in_the_journal(tmp_path: Path) -> None:
@@ -201,3 +207,39 @@ def test_the_journal_is_durable_before_a_checkpoint_that_knows_of_it(
     run.adopt(settings)
     kept.keep()
     assert told[:2] == ["journal", "checkpoint"]
+
+
+def test_a_status_is_written_whole_and_keeps_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a disk that stands still only the latest waits, and the old one stays until the new one is on the disk."""
+    path, told = tmp_path / "status.json", list[OSError | None]()
+    stands_still, goes_on = threading.Event(), threading.Event()
+    flush = os.fsync
+
+    def stalled(descriptor: int) -> None:
+        stands_still.set()
+        assert goes_on.wait(120)
+        flush(descriptor)
+
+    path.write_bytes(b"before")
+    monkeypatch.setattr(state_files.os, "fsync", stalled)
+    latest = LatestFile(path, told.append)
+    latest.put(b"1")
+    assert stands_still.wait(120)
+    for text in (b"2", b"3", b"4"):
+        latest.put(text)
+    assert (path.read_bytes(), told) == (b"before", [])
+    goes_on.set()
+    latest.close(120)
+    assert (path.read_bytes(), told) == (b"4", [None, None])
+
+
+def test_a_status_that_cannot_be_written_is_told_and_tried_again(tmp_path: Path) -> None:
+    """The error comes with the attempt; the next text finds the disk as it is then."""
+    told: list[str | None] = []
+    path = tmp_path / "there" / "status.json"
+    latest = LatestFile(path, lambda error: told.append(error and error.strerror), threaded=False)
+    latest.put(b"1")
+    path.parent.mkdir()
+    latest.put(b"2")
+    latest.close(1)
+    assert (path.read_bytes(), told) == (b"2", ["No such file or directory", None])

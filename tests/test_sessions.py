@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -331,6 +332,29 @@ def test_the_kill_switch_counts_from_the_first_tick_on(tmp_path: Path, kind: str
     assert len(outcomes) > 3
     assert all(outcome == "blocked" and "killed" in reasons for outcome, reasons in outcomes)
     assert "entered" not in done.stderr
+
+
+def test_a_bot_whose_journal_cannot_be_written_is_degraded(tmp_path: Path) -> None:
+    """No room for one more record of it: `status` says so, until there is room again."""
+    with bot(tmp_path, "--set", "EMBEDDED_SYMBOLS=2") as process:
+        wait_for(lambda: status_of(tmp_path)["data"]["ticks"], process)
+        assert status_of(tmp_path)["bot"]["state"] == "running"
+        (journal,) = (tmp_path / "state" / "journal").glob("*.jsonl")
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (journal.stat().st_size, resource.RLIM_INFINITY))
+        assert call(tmp_path, "set", "DEBOUNCE_S=4", "--yes", "--why", "an input of its own").returncode == 0
+        wait_for(lambda: status_of(tmp_path)["bot"]["state"] == "degraded", process)
+        assert "health: degraded" in call(tmp_path, "status").stdout
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        wait_for(lambda: status_of(tmp_path)["bot"]["state"] == "running", process)
+
+
+def test_a_run_as_json_is_its_last_status(tmp_path: Path) -> None:
+    """One document on stdout and nothing else there: what status.json holds at the end."""
+    done = call(tmp_path, "--duration", "5", "--virtual", "--set", "EMBEDDED_SYMBOLS=1", "--json", "--dashboard")
+    assert done.returncode == 0, done.stderr
+    told = orjson.loads(done.stdout)
+    assert told == status_of(tmp_path)
+    assert (told["bot"]["state"], told["data"]["ticks"] > 0) == ("stopping", True)
 
 
 def test_hostile_text_forges_no_line_of_the_log(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ FLAGS: dict[str, Flag] = {
         Flag(
             name="FEATURE_PERSIST_STREAMS",
             feature="persistence",
-            off_means="the four streams (ticks, snapshots, windows, anchors) are flushed and write nothing",
+            off_means="the four streams (ticks, snapshots, windows, anchors) are flushed, sealed, and write nothing",
             legacy="services/recorder.py writes the journal alone",
             keeps="the journal, status.json, and the checkpoint, which then holds the windows too",
             modules=("io/jsonl.py", "io/stream_writer.py", "io/sealing.py"),

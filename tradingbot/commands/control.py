@@ -16,10 +16,13 @@ __all__ = ["add_to", "arm", "kill", "status", "stop", "target"]
 def add_to(add: Add) -> None:
     """Add the commands of this module, with their arguments."""
     add("status", status, "show what the running bot is and sees", "tradingbot status --json | jq .data")
-    add("stop", stop, "stop the running bot cleanly", "tradingbot stop")
     text = "switch the kill switch on: no new position"
-    killing = add("kill", kill, text, 'tradingbot kill --why "exchange odd"')
-    for command in (killing, add("arm", arm, "switch the kill switch off", "tradingbot arm")):
+    commands = (
+        add("stop", stop, "stop the running bot cleanly", "tradingbot stop"),
+        add("kill", kill, text, 'tradingbot kill --why "exchange odd"'),
+        add("arm", arm, "switch the kill switch off", "tradingbot arm"),
+    )
+    for command in commands:
         command.add_argument("--why", default="operator", metavar="TEXT", help="the reason, for whoever looks later")
 
 
@@ -64,7 +67,9 @@ def stop(arguments: argparse.Namespace) -> int:
     """Stop the running bot cleanly."""
     from tradingbot.ops import control
 
-    pid = control.stop(*target(arguments))
+    folder, timeout_s = target(arguments)
+    pid = control.stop(folder, timeout_s)
+    _audit(folder, "stop", arguments.why)
     answer(arguments, {"stopped": pid}, f"stopped process {pid}")
     return 0
 

@@ -6,9 +6,10 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from tradingbot.commands.arguments import Add
-from tradingbot.commands.shared import settings_of
+from tradingbot.commands.shared import print_json, settings_of
 from tradingbot.errors import UsageError
 
 __all__ = ["add_to", "exchange", "run"]
@@ -31,7 +32,7 @@ def add_to(add: Add) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the bot."""
+    """Run the bot; with --json its last status is the document."""
     if arguments.virtual and arguments.duration is None:
         raise UsageError("--virtual needs --duration: in virtual time nobody could stop it at the right moment")
     effective = settings_of(arguments, overrides=True)
@@ -41,8 +42,10 @@ def run(arguments: argparse.Namespace) -> int:
     from tradingbot.ui.dashboard import showing_dashboard
 
     folder = effective.home.path / effective.settings.LOG_DIR
-    with showing_dashboard(arguments.dashboard) as show:
-        stderr = show is None or not sys.stdout.isatty()
+    last: dict[str, Any] = {}
+    with showing_dashboard(False if arguments.json else arguments.dashboard) as table:
+        show = last.update if arguments.json else table
+        stderr = table is None or not sys.stdout.isatty()
         if arguments.virtual:
             from tradingbot.services.virtual import VirtualLoop, run_virtual
 
@@ -57,6 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
     if restarts:
         with logging_to(folder, effective.settings, stderr):
             return _begin_again()
+    if arguments.json:
+        print_json(last)
     return 0
 
 
@@ -92,5 +97,9 @@ def exchange(arguments: argparse.Namespace) -> int:
             effective.settings, effective.state_dir, arguments.api_key, arguments.api_secret, faults
         )
         server.core.can_withdraw = arguments.can_withdraw
-        asyncio.run(serve(server, arguments.port, lambda url: print(f"READY {url}", flush=True)))
+
+        def say(url: str) -> None:
+            print_json({"ready": url}) if arguments.json else print(f"READY {url}", flush=True)
+
+        asyncio.run(serve(server, arguments.port, say))
     return 0

@@ -7,12 +7,14 @@ import fcntl
 import json
 import os
 import socket
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tradingbot.errors import StateError, Unrecoverable
 
-__all__ = ["LockHeldError", "StateLock", "check_stamp", "lock_owner", "write_atomic"]
+__all__ = ["LatestFile", "LockHeldError", "StateLock", "check_stamp", "lock_owner", "write_atomic"]
 
 SCHEMA = 1
 
@@ -43,6 +45,60 @@ def write_atomic(path: Path, text: bytes, durable: bool = True) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+class LatestFile:
+    """Keep a file at the latest text that it is given, and keep whoever gives it from waiting for the disk.
+
+    A thread of its own writes each text whole, flushed before it takes the old one's place: a kill or a power loss
+    leaves one or the other. Of what comes while the disk is busy only the last is written. `wrote` is told, on that
+    thread, why a text could not be written, None where one was. With `threaded` false the giver's thread writes, and
+    flushes nothing, for sessions in virtual time.
+    """
+
+    def __init__(self, path: Path, wrote: Callable[[OSError | None], None], threaded: bool = True) -> None:
+        self._path, self._wrote, self._threaded = path, wrote, threaded
+        self._next: bytes | None = None
+        self._is_closing = False
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    def put(self, text: bytes) -> None:
+        """Have a text written in place of the one before."""
+        if not self._threaded:
+            self._write(text, durable=False)
+            return
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name=self._path.name, daemon=True)
+            self._thread.start()
+        with self._changed:
+            self._next = text
+            self._changed.notify()
+
+    def close(self, timeout_s: float) -> None:
+        """Write what was given last, and end; after `timeout_s`, in seconds, leave the thread to the disk."""
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._next is not None or self._is_closing)
+                text, self._next = self._next, None
+            if text is None:
+                return
+            self._write(text, durable=True)
+
+    def _write(self, text: bytes, durable: bool) -> None:
+        try:
+            write_atomic(self._path, text, durable)
+        except OSError as error:
+            self._wrote(error)
+        else:
+            self._wrote(None)
 
 
 class StateLock:

@@ -149,6 +149,10 @@ class StreamWriter:
         else:
             self._wake.set()
 
+    def finish(self) -> None:
+        """Make the open segments of the four streams past ones, to be sealed, behind all that was put before."""
+        self.run(self._finish_four)
+
     def flush(self) -> None:
         """Write all that waits and make it durable, where no thread of its own does; what fails is told as ever."""
         self._write_waiting()
@@ -195,6 +199,15 @@ class StreamWriter:
         for writer in self._writers.values():
             with contextlib.suppress(OSError):  # what could be flushed is
                 writer.close()
+
+    def _finish_four(self) -> None:
+        for key, writer in self._writers.items():
+            if key[0] is not JOURNAL:
+                self._dirty.pop(key, None)
+                try:
+                    writer.finish()
+                except OSError as error:  # it stays open, and a later session goes on in it
+                    self._trouble(key[0], error)
 
     def _write_waiting(self) -> None:
         """Write all that waits now; jobs are done in their place."""

@@ -160,6 +160,8 @@ class Recorder:
             is_wanted = self._engine.settings.FEATURE_PERSIST_STREAMS
             self._off_why = "disk low" if is_wanted else "flag"
             self._event("recording", seq=self._engine.seq - 1, on=False, why=self._off_why)
+            if not is_wanted:
+                self._writer.finish()  # whoever switched it off may want to clean up what there is
 
     def _tell_deletions(self, keeper: Housekeeper) -> None:
         planned = keeper.take_planned()

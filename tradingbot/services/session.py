@@ -24,7 +24,7 @@ from tradingbot.errors import UsageError
 from tradingbot.exchange.errors import NoExchangeError, redact
 from tradingbot.exchange.protocol import Exchange, MarketFacts
 from tradingbot.io.overrides import Effective
-from tradingbot.io.state_files import StateLock, check_stamp, write_atomic
+from tradingbot.io.state_files import LatestFile, StateLock, check_stamp
 from tradingbot.io.streams import Control
 from tradingbot.market.guards import RejectReason
 from tradingbot.market.ticker import Ticker
@@ -103,6 +103,7 @@ class Session:
         self._stop = asyncio.Event()
         self._is_told_to_stop = False
         self._restarts = False
+        self._status = LatestFile(self._state_dir / "status.json", self._wrote_status, threaded)
         self._status_trouble_s = float("-inf")
 
     @property
@@ -139,6 +140,7 @@ class Session:
                 self._write_status()
                 log.info("stopped sid=%s", self.sid)
             finally:
+                self._status.close(self.settings.STOP_TIMEOUT_S / 4)  # while the directory is still ours
                 logging.getLogger("tradingbot").removeHandler(errors)
 
     @property
@@ -326,7 +328,7 @@ class Session:
         if why != self.engine.conditions.get("killed"):
             self._take(Condition(ConditionName.KILLED, why))
             log.warning("kill switch %s", f"on: {why}" if why else "off")
-        self.state = "killed" if why else "running"
+        self.state = "killed" if why else "degraded" if "degraded" in self.engine.conditions else "running"
 
     def _heartbeat(self) -> None:
         data = self.market_data
@@ -342,16 +344,17 @@ class Session:
 
     def _write_status(self) -> None:
         status = make_status(self, self.effective, self.clock.now_ms())
-        try:
-            write_atomic(self._state_dir / "status.json", orjson.dumps(status), durable=False)
-            self._status_trouble_s = float("-inf")
-        except OSError as error:
-            now = asyncio.get_running_loop().time()
-            if now - self._status_trouble_s >= SAY_S:
-                self._status_trouble_s = now
-                log.error("status.json cannot be written: %s", error.strerror)  # noqa: TRY400  (one line, no traceback)
+        self._status.put(orjson.dumps(status))
         if self._show is not None:
             self._show(status)
+
+    def _wrote_status(self, error: OSError | None) -> None:
+        """Say once a minute that status.json cannot be written."""
+        if error is None:
+            self._status_trouble_s = float("-inf")
+        elif self._monotonic() - self._status_trouble_s >= SAY_S:
+            self._status_trouble_s = self._monotonic()
+            log.error("status.json cannot be written: %s", error.strerror)
 
 
 def _kill_reason(path: Path) -> str | None:
