@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -24,12 +25,13 @@ import tradingbot as tb
 from tests.test_live import bot, call, command, status_of, wait_for
 from tradingbot.config import Settings, make_settings
 from tradingbot.exchange.ccxt_client import CcxtExchange
+from tradingbot.exchange.errors import NoExchangeError, UnreachableError
 from tradingbot.exchange.feeds import BinanceTap
 from tradingbot.io.home import Home
 from tradingbot.io.overrides import Effective
 from tradingbot.market.ticker import Ticker
 from tradingbot.services.clock import Clock
-from tradingbot.services.connect import Surroundings
+from tradingbot.services.connect import Surroundings, connect
 from tradingbot.services.session import Session
 from tradingbot.simulated import server as server_module
 from tradingbot.simulated.core import Core
@@ -244,6 +246,25 @@ def test_what_cannot_be_played_is_one_line(tmp_path: Path, words: tuple[str, ...
     assert done.returncode == 2, done.stderr
     assert complaint in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_how_long_a_machine_takes_to_begin_is_no_part_of_a_duration(tmp_path: Path) -> None:
+    """A start that takes longer than the run is to last is waited for; one that has no answer is not."""
+    chosen = make_settings({"EMBEDDED_SYMBOLS": 2, "RETRY_BASE_S": 10})
+    effective = Effective(chosen, dict.fromkeys(Settings.__struct_fields__, "test"), Home(tmp_path, "test"))
+
+    async def slow(*words: Any) -> Surroundings:
+        await asyncio.sleep(1.5)
+        return await connect(*words)
+
+    async def refusing(*_: Any) -> Surroundings:
+        raise UnreachableError("nobody listens")
+
+    session = Session(effective, connect=slow)
+    asyncio.run(session.run(0.2))
+    assert session.engine is not None
+    with pytest.raises(NoExchangeError, match=r"embedded was not reached in 0\.2 s"):
+        asyncio.run(Session(effective, connect=refusing).run(0.2))
 
 
 def test_an_interrupt_while_the_exchange_does_not_answer_ends_it_at_once(tmp_path: Path) -> None:
