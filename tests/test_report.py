@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ import pytest
 
 from tests.crash import machine
 from tests.made_notebooks import IMPORTS, made
-from tradingbot.ops.report.child import GRACE_S
+from tradingbot.ops.report.child import GRACE_S, _transport
 from tradingbot.ops.report.index import Report, forget_old, list_reports, write_index, write_record
 from tradingbot.ops.report.page import findings_table
 from tradingbot.ops.report.process import MARK
@@ -74,7 +75,8 @@ CELLS: dict[str, tuple[str, ...]] = {
     "forever": (FOREVER.replace("pass", "import time; time.sleep(1)"), "print('never')"),
     "passes": (
         'print(f"got {[n, label, ratio, dry, values]!r}")',
-        "import os\nprint('token', os.environ.get('MY_TOKEN'))",
+        "import os\nprint('token', os.environ.get('MY_TOKEN'))\n"
+        "from ipykernel.connect import get_connection_info\nprint('by', get_connection_info(unpack=True)['transport'])",
     ),
     "fails": ("print(1)",),
     "raises": ("def f():\n    return 1 / 0\nf()", "print('never')"),
@@ -197,6 +199,12 @@ def test_a_kernel_is_given_no_credentials(runs: dict[str, Run]) -> None:
     for path in (runs["passes"].home / "reports").iterdir():
         with suppress(FileNotFoundError):  # a half index, of the test that lists these reports meanwhile
             assert b"canary-7731" not in path.read_bytes()
+
+
+def test_a_kernel_takes_no_port(runs: dict[str, Run]) -> None:
+    """Two that start at once could be given the same; where a socket's path would be too long it takes one."""
+    assert ("by ipc" in runs["passes"].text) == (len(tempfile.gettempdir()) < 60)
+    assert [_transport("/tmp/" + "x" * length) for length in (9, 300)] == ["ipc", "tcp"]
 
 
 @pytest.mark.parametrize(
