@@ -13,10 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("TRADINGBOT_TEST_DATA", ROOT.parent / "shared" / "data"))
 NO_DATA = "no market data"  # the one reason to skip that also holds in CI
 
-settings.register_profile(  # other examples at each run: pytest --hypothesis-profile explore
-    "explore", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True, derandomize=False
-)
-settings.register_profile("tests", settings.get_profile("explore"), derandomize=True, database=None)
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.load_profile("tests")
 
 

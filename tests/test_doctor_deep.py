@@ -445,7 +445,7 @@ def test_an_environment_is_in_place_whenever_its_swap_is_ended(tmp_path: Path, h
         (tmp_path / name).mkdir()
         (tmp_path / name / name).touch()
     words = [sys.executable, "-c", SWAP, str(tmp_path), how, str(dies_at)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == (9 if how == "at once" else -2), done.stderr
     (mark,) = (tmp_path / ".venv").iterdir()
     assert mark.name == (".venv.new" if (how, dies_at) == ("at once", 1) else ".venv")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -228,6 +227,8 @@ def test_a_bot_that_dies_while_it_is_watched_is_seen_dead(tmp_path: Path) -> Non
 
 
 def wait_for_dead(watcher: Watcher) -> None:
+    import time
+
     end = time.monotonic() + 120
     while watcher.look().standing is not Standing.DEAD:
         assert time.monotonic() < end
@@ -236,6 +237,8 @@ def wait_for_dead(watcher: Watcher) -> None:
 
 def test_the_start_of_a_bot_of_its_own_is_not_watched(ended: Path, tmp_path: Path, monkeypatch: Any) -> None:
     """However long it takes: what was watched counts from there on, and so does the duration."""
+    import time
+
     view, late_s, monotonic = tb.observe(copy_of(ended, tmp_path, state="running")), [0.0], time.monotonic
     monkeypatch.setattr("tradingbot.api.observe.time.monotonic", lambda: monotonic() + late_s[0])
 
