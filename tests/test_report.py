@@ -423,7 +423,8 @@ def test_a_run_ends_itself_where_its_runner_does_not(tmp_path: Path) -> None:
     partial, home = tmp_path / "kept.ipynb", tmp_path / "home"
     facts = {"notebook": notebook, "parameters": {}, "partial": str(partial), "scratch": str(scratch)}
     job = scratch / "job.json"
-    environ = {**os.environ, MARK: os.urandom(8).hex(), "TRADINGBOT_HOME": str(home), "JUPYTER_RUNTIME_DIR": str(scratch)}
+    mark = os.urandom(8).hex()  # all that bears it is ended
+    environ = {**os.environ, MARK: mark, "TRADINGBOT_HOME": str(home), "JUPYTER_RUNTIME_DIR": str(scratch)}
     for seconds in (5, 20, 80):  # until it has begun within them
         scratch.mkdir()
         job.write_text(json.dumps(facts | {"runner": os.getpid(), "timeout_s": seconds - GRACE_S}))
