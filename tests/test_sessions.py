@@ -248,8 +248,10 @@ def test_what_cannot_be_played_is_one_line(tmp_path: Path, words: tuple[str, ...
     assert "Traceback" not in done.stderr
 
 
-def test_how_long_a_machine_takes_to_begin_is_no_part_of_a_duration(tmp_path: Path) -> None:
-    """A start that takes longer than the run is to last is waited for; one that has no answer is not."""
+def test_how_long_a_machine_takes_to_begin_is_no_part_of_a_duration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start that takes longer than the run is to last is waited for; one that is refused, or never ends, is not."""
     chosen = make_settings({"EMBEDDED_SYMBOLS": 2, "RETRY_BASE_S": 10})
     effective = Effective(chosen, dict.fromkeys(Settings.__struct_fields__, "test"), Home(tmp_path, "test"))
 
@@ -260,11 +262,17 @@ def test_how_long_a_machine_takes_to_begin_is_no_part_of_a_duration(tmp_path: Pa
     async def refusing(*_: Any) -> Surroundings:
         raise UnreachableError("nobody listens")
 
+    async def silent(*_: Any) -> Surroundings:
+        await asyncio.sleep(3600)
+        raise AssertionError
+
     session = Session(effective, connect=slow)
     asyncio.run(session.run(0.2))
     assert session.engine is not None
-    with pytest.raises(NoExchangeError, match=r"embedded was not reached in 0\.2 s"):
-        asyncio.run(Session(effective, connect=refusing).run(0.2))
+    for without_answer, start_s in ((refusing, 120.0), (silent, 0.1)):
+        monkeypatch.setattr("tradingbot.services.session.START_S", start_s)
+        with pytest.raises(NoExchangeError, match=r"embedded was not reached in 0\.2 s"):
+            asyncio.run(Session(effective, connect=without_answer).run(0.2))
 
 
 def test_an_interrupt_while_the_exchange_does_not_answer_ends_it_at_once(tmp_path: Path) -> None:

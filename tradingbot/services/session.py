@@ -48,6 +48,7 @@ log = logging.getLogger(__name__)
 
 TURN_S = STATUS_S = 1.0
 FIRST_HEARTBEAT_S = 2.0  # after the first ticker, at most
+START_S = 120.0  # that a start may take beside the duration of a run
 SAY_S = 60.0  # between two lines on the same trouble
 
 
@@ -311,7 +312,8 @@ class Session:
 
     def _end_s(self, duration_s: float | None) -> float:
         """Return when it is to end, on the loop's clock: how long a machine takes to begin does not count."""
-        return float("inf") if duration_s is None else min(self._begun_s, self._start.troubled_s) + duration_s
+        since_s = min(self._begun_s, self._start.troubled_s, self.began_s + START_S)
+        return float("inf") if duration_s is None else since_s + duration_s
 
     def _look_around(self) -> None:
         """Look at what may change beside the market: kill switch, wall clock, symbols that fell silent."""
