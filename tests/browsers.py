@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from selenium.common.exceptions import ElementClickInterceptedException, StaleElementReferenceException
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.remote.webdriver import WebDriver
@@ -21,7 +23,7 @@ from selenium.webdriver.support.select import Select
 from tests.conftest import ROOT
 
 CHROMIUM, DRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 
 
 def chromium_is_here() -> bool:
@@ -34,9 +36,7 @@ def jupyter_lab(folder: Path, home: Path) -> Iterator[str]:
     folder.mkdir()
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         shutil.copy(path, folder)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     own = {name: str(folder.parent / name.lower()) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR")}
     command = [
         sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}",
@@ -57,7 +57,16 @@ def jupyter_lab(folder: Path, home: Path) -> Iterator[str]:
             yield f"http://127.0.0.1:{port}/lab"
         finally:
             server.terminate()
-            server.wait(30)
+            server.wait(120)
+
+
+def free_port() -> int:
+    """Return a port that nobody has, and that nobody is given who asks for any: it stays free until it is used."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 30_000)
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
 
 
 def listens(port: int) -> bool:
@@ -158,9 +167,18 @@ class Lab:
             found = lambda: self.driver.execute_script("return document.querySelector(arguments[0])", within)  # noqa: E731
         else:
             found = lambda: self.button(text)  # noqa: E731
-        wait_until(lambda: found() is not None, f"there is no button {text}{within}")
-        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", found())
-        found().click()  # a real one: it takes the focus from the field that was typed into
+
+        def clicked() -> bool:
+            button = found()
+            if button is None:
+                return False
+            with contextlib.suppress(ElementClickInterceptedException, StaleElementReferenceException):  # it has moved
+                self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
+                button.click()  # a real one: it takes the focus from the field that was typed into
+                return True
+            return False
+
+        wait_until(clicked, f"there is no button {text}{within}")
 
     def symbols(self) -> list[str]:
         """Return the symbols that can be chosen."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,14 @@ class Life:
     def end(self) -> None:
         """End the session cleanly."""
         self._recording.end()
+
+    def release(self) -> None:
+        """Give back the open files, as a process does that is killed: what is not written never will be."""
+        if self._recording._writer is not None:
+            for writer in self._recording._writer._writers.values():
+                writer.release()
+                while writer._past:
+                    os.close(writer._past.pop())
 
     def _take(self, event: Control) -> None:
         outputs = self.engine.process(event)

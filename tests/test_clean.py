@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from tests.cleanups import YES, archives, clean, cli, copied, data, dying, recor
 from tests.crash import machine
 from tests.recording import Recorded
 from tests.test_archives import entry, hostile
-from tests.test_live import call, command
+from tests.test_live import call
 from tradingbot.io import sealing
 from tradingbot.io.jsonl import RotatingJSONLWriter
 from tradingbot.io.segments import list_segments
@@ -337,9 +338,10 @@ def test_only_what_is_older_goes_and_its_age_is_that_of_its_last_record(home: Pa
 
 def test_no_archive_is_overwritten_and_archives_go_when_asked(home: Path) -> None:
     """The second of a day gets a number; `clean archives` deletes them, and nothing else there."""
+    now_ms = int(time.time() * 1000)
     for number in range(3):
         list(small_files(home / "reports", {f"{REPORT}-{number}.html": b"x"}))
-        clean(home, "reports")
+        clean(home, "reports", now_ms=now_ms)
     assert [re.sub(r"\d{8}", "DAY", path.name) for path in archives(home)] == [
         "reports_DAY.tar.zst", "reports_DAY_2.tar.zst", "reports_DAY_3.tar.zst",
     ]  # fmt: skip
@@ -475,23 +477,28 @@ def test_the_reserve_is_given_up_for_a_cleanup_of_a_full_disk(tmp_path: Path) ->
         with_reserve(tmp_path, full)
 
 
+SLOW = """
+import os, sys, time
+from tradingbot.cli import main
+os.fdatasync = lambda _: time.sleep(600)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 def test_ctrl_c_ends_it_with_nothing_lost(home: Path) -> None:
-    """Exit 130 in one line, no file of it left; the same command begins anew."""
-    big = home / "reports" / f"{REPORT}.html"
-    big.parent.mkdir()
-    with big.open("wb") as file:
-        for _ in range(40):
-            file.write(os.urandom(1 << 20) * 10)
+    """Exit 130 in one line, and no file of it left, though the disk never says that it has taken the archive."""
+    made = home / "reports" / f"{REPORT}.html"
+    list(small_files(made.parent, {made.name: b"x"}))
     heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    words = command(home, "clean", "reports", "--archive", *YES)
+    words = [sys.executable, "-c", SLOW, "--home", str(home), "clean", "reports", "--archive", *YES]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(words, **pipes, text=True, preexec_fn=heed) as process:  # noqa: PLW1509  (no thread here)
         while not archives(home) and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=120)
     assert (process.returncode, stderr) == (130, "tradingbot: interrupted\n")
-    assert (archives(home), big.exists()) == ([], True)
+    assert (archives(home), made.exists()) == ([], True)
 
 
 def test_what_is_no_input_is_no_number_given_twice(tmp_path: Path) -> None:

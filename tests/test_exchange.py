@@ -31,9 +31,9 @@ def now_ms() -> int:
 def with_exchange(work: Callable[[CcxtExchange, Any], Awaitable[None]], **options: Any) -> None:
     async def main() -> None:
         async with exchange(**options) as server:
-            ours = CcxtExchange("embedded", now_ms, 5, server.url, ("key", "secret"))
+            ours = CcxtExchange("embedded", now_ms, 60, server.url, ("key", "secret"))
             try:
-                await asyncio.wait_for(work(ours, server), 30)
+                await asyncio.wait_for(work(ours, server), 120)
             finally:
                 await ours.close()
 
@@ -48,6 +48,7 @@ def test_markets_and_tickers_in_one_call() -> None:
         assert markets["BTC/USDT"].amount_step == 0.00001
         assert markets["BTC/USDT"].min_cost == 5
         assert ours.abilities.streams
+        asked_ms = now_ms()
         tickers = await ours.tickers(["BTC/USDT", "XRP/USDT"])
         assert [ticker.symbol for ticker in tickers] == ["BTC/USDT", "XRP/USDT"]
         for ticker in tickers:
@@ -55,7 +56,8 @@ def test_markets_and_tickers_in_one_call() -> None:
             assert ticker.ask is not None
             assert ticker.bid < ticker.ask
             assert ticker.recv_ms is not None
-            assert abs(ticker.recv_ms - ticker.ts_ms) < 3000
+            assert asked_ms - 3000 < ticker.ts_ms <= ticker.recv_ms <= now_ms()
+            assert ticker.recv_ms >= asked_ms
 
     with_exchange(work)
 
@@ -65,26 +67,31 @@ def test_the_tap_loses_no_update() -> None:
 
     async def work(ours: CcxtExchange, server: Any) -> None:
         await ours.load()
+        market = server.core.market
+        market.max_behind = None  # nothing is left out, however busy this machine is
         seen: list[Ticker] = []
+        books: set[tuple[float | None, ...]] = set()
         first = None
 
         def deliver(ticker: Ticker) -> None:
             nonlocal first
             if first is None:
-                first = server.core.market.number("BTC/USDT", now_ms())
+                first = market.number("BTC/USDT", now_ms())
             seen.append(ticker)
+            books.add((ticker.bid, ticker.ask, ticker.bid_size))
+
+        def is_missing(number: int) -> bool:
+            quote = market.update("BTC/USDT", number)
+            return (quote.bid, quote.ask, quote.bid_size) not in books
 
         watching = asyncio.create_task(ours.watch(["BTC/USDT"], deliver))
-        await asyncio.sleep(4)
+        while first is None or (last := market.number("BTC/USDT", now_ms())) < first + 180:
+            await asyncio.sleep(0.05)
+        while is_missing(last):
+            await asyncio.sleep(0.05)
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
-        last = server.core.market.number("BTC/USDT", now_ms())
-        books = {(ticker.bid, ticker.ask, ticker.bid_size) for ticker in seen}
-        assert first is not None
-        sent = [server.core.market.update("BTC/USDT", number) for number in range(first + 2, last - 20)]
-        assert len(sent) > 150
-        missing = [q for q in sent if (q.bid, q.ask, q.bid_size) not in books]
-        assert missing == []
+        assert [number for number in range(first + 2, last + 1) if is_missing(number)] == []
         assert all(ticker.last is not None and ticker.feed_age_ms is not None for ticker in seen)
 
     with_exchange(work, every_ms=10)
@@ -114,11 +121,13 @@ def test_a_broken_connection_is_said_and_the_next_one_works() -> None:
     with_exchange(work, every_ms=100)
 
 
-async def answered_by(status: int, body: bytes, headers: dict[str, str] | None = None, delay: float = 0.0) -> Exception:
+async def answered_by(
+    status: int, body: bytes, headers: dict[str, str] | None = None, delay_s: float = 0.0, timeout_s: float = 60.0
+) -> Exception:
     """Return the error of a call that a server answers in this way."""
 
     async def answer(_: web.Request) -> web.Response:
-        await asyncio.sleep(delay)
+        await asyncio.sleep(delay_s)
         return web.Response(status=status, body=body, headers=headers)
 
     app = web.Application()
@@ -127,7 +136,7 @@ async def answered_by(status: int, body: bytes, headers: dict[str, str] | None =
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     ours = CcxtExchange(
-        "embedded", now_ms, 1, f"http://127.0.0.1:{runner.addresses[0][1]}", ("key-canary", "secret-canary")
+        "embedded", now_ms, timeout_s, f"http://127.0.0.1:{runner.addresses[0][1]}", ("key-canary", "secret-canary")
     )
     try:
         await ours.load()
@@ -165,8 +174,8 @@ def test_every_bad_answer_is_classified(status: int, body: bytes, headers: dict[
 
 
 def test_a_call_ends_with_its_timeout() -> None:
-    """An exchange that answers after half a minute is not waited for: REQUEST_TIMEOUT_S is one second here."""
-    assert isinstance(asyncio.run(answered_by(200, b"{}", delay=30)), UnreachableError)
+    """An exchange that answers after ten minutes is not waited for: REQUEST_TIMEOUT_S is one second here."""
+    assert isinstance(asyncio.run(answered_by(200, b"{}", delay_s=600, timeout_s=1)), UnreachableError)
 
 
 def test_an_exchange_that_is_none_is_answered_by_the_nearest() -> None:

@@ -42,12 +42,12 @@ def test_a_night_with_a_full_disk_ends_as_it_began(tmp_path: Path) -> None:
         (home / "tradingbot.toml").write_text(SETTINGS)
         with bot(home) as process:
             ticks = home / "state" / "drop_windows" / "ticks"
-            wait_for(lambda: len(list(ticks.glob("*.zst"))) > 12 and status_of(home)["decisions"], process, 60)
-            wait_for(lambda: call(home, "clean", "ticks").returncode == 2, process, 90)  # a plan: some may go by now
+            wait_for(lambda: len(list(ticks.glob("*.zst"))) > 12 and status_of(home)["decisions"], process, 120)
+            wait_for(lambda: call(home, "clean", "ticks").returncode == 2, process, 120)  # a plan: some may go by now
 
             filler = home / "filler"
             filler.write_bytes(b"\1" * (50 << 20))
-            wait_for(lambda: status_of(home)["streams"]["ticks"]["state"] == "off", process, 60)
+            wait_for(lambda: status_of(home)["streams"]["ticks"]["state"] == "off", process, 120)
             assert "stop: less than MIN_FREE_MB" in (home / "stderr").read_text()
             assert process.poll() is None
             seen = by_name(says(home, "doctor", code=1))
@@ -70,14 +70,14 @@ def test_a_night_with_a_full_disk_ends_as_it_began(tmp_path: Path) -> None:
             assert {row["name"] for row in verified["findings"] if row["verdict"] == "failed"} == set()
 
             assert says(home, "rollback", "--undo", *WHY)["report"]["state"] == "done"
-            wait_for(lambda: all(status_of(home)["flags"].values()), process)
+            wait_for(lambda: all(status_of(home)["flags"].values()), process, 120)
             heard = status_of(home)["streams"]["ticks"]["records"]
-            wait_for(lambda: status_of(home)["streams"]["ticks"]["records"] > heard, process, 90)
+            wait_for(lambda: status_of(home)["streams"]["ticks"]["records"] > heard, process, 120)
             says(home, "prove")
             says(home, "clean", "--restore", str(archive), *WHY)
             assert before.items() <= {path.name: path.stat().st_size for path in ticks.glob("*.zst")}.items()
             says(home, "stop")
-            assert process.wait(30) == 0
+            assert process.wait(120) == 0
         proof = says(home, "prove")
         assert {session["verdict"] for session in proof["sessions"]} == {"equal"}
         assert by_name(says(home, "verify", code=1))["started, no errors since"]["verdict"] == "failed"  # none runs now

@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 import tradingbot as tb
-from tests.test_live import bot, call, status_of
+from tests.test_live import bot, call, status_of, wait_for
 from tradingbot.errors import UsageError
 from tradingbot.io.state_files import StateLock
 from tradingbot.ops.checkup import Verdict
@@ -215,9 +215,9 @@ def test_a_bot_that_dies_while_it_is_watched_is_seen_dead(tmp_path: Path) -> Non
     """Running at first, dead at the end, and the verdict fails."""
     with bot(tmp_path, *FAST) as process:
         view = tb.observe(tmp_path)
-        assert view.look().standing is Standing.RUNNING
+        wait_for(lambda: view.look().standing is Standing.RUNNING, process, 120)
         process.kill()
-        process.wait(20)
+        process.wait(60)
         watcher = Watcher(tmp_path / "state")
         wait_for_dead(watcher)
     view.look()
@@ -229,10 +229,29 @@ def test_a_bot_that_dies_while_it_is_watched_is_seen_dead(tmp_path: Path) -> Non
 def wait_for_dead(watcher: Watcher) -> None:
     import time
 
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while watcher.look().standing is not Standing.DEAD:
         assert time.monotonic() < end
         time.sleep(0.1)
+
+
+def test_the_start_of_a_bot_of_its_own_is_not_watched(ended: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """However long it takes: what was watched counts from there on, and so does the duration."""
+    import time
+
+    view, late_s, monotonic = tb.observe(copy_of(ended, tmp_path, state="running")), [0.0], time.monotonic
+    monkeypatch.setattr("tradingbot.api.observe.time.monotonic", lambda: monotonic() + late_s[0])
+
+    class Own:
+        def wait(self) -> None:
+            late_s[0] = 100_000.0
+
+        def stop(self) -> None:
+            pass
+
+    view._own = Own()  # type: ignore[assignment]
+    asyncio.run(view.run(0.1))
+    assert 0.1 <= view._watched_s < 100_000
 
 
 @pytest.mark.parametrize("duration_s", [0, -1, float("nan"), float("inf")])

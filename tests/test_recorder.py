@@ -139,10 +139,10 @@ def test_what_was_told_is_deleted_by_the_housekeeper(tmp_path: Path) -> None:
     again.recorder.look(keeper)
     again.flush()
     keeper.begin()
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while time.monotonic() < end and list_segments(tmp_path / FOLDERS[Stream.TICKS]):
         time.sleep(0.02)
-    keeper.close(10)
+    keeper.close(60)
     assert list_segments(tmp_path / FOLDERS[Stream.TICKS]) == []
 
 

@@ -72,7 +72,8 @@ CELLS: dict[str, tuple[str, ...]] = {
     "forever": (FOREVER.replace("pass", "import time; time.sleep(1)"), "print('never')"),
     "passes": (
         'print(f"got {[n, label, ratio, dry, values]!r}")',
-        "import os\nprint('token', os.environ.get('MY_TOKEN'))",
+        "import os\nprint('token', os.environ.get('MY_TOKEN'))\n"
+        "from ipykernel.connect import get_connection_info\nprint('by', get_connection_info(unpack=True)['transport'])",
     ),
     "fails": ("print(1)",),
     "raises": ("def f():\n    return 1 / 0\nf()", "print('never')"),
@@ -89,7 +90,6 @@ CELLS: dict[str, tuple[str, ...]] = {
 }
 WORDS: dict[str, tuple[str, ...]] = {
     "passes": ("-p", "n=3", "-p", "label=it's {x}\"", "-p", "ratio=0.5", "-p", "dry=false", "-p", "values=0.9,1"),
-    "forever": ("--timeout", "25"),
 }
 
 
@@ -99,7 +99,7 @@ def command(home: Path, *words: str) -> list[str]:
 
 def call(home: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(home, *words), capture_output=True, text=True, timeout=120, check=False, env={**os.environ, **environ}
+        command(home, *words), capture_output=True, text=True, timeout=600, check=False, env={**os.environ, **environ}
     )
 
 
@@ -109,7 +109,7 @@ class Run:
     def __init__(self, home: Path, facts: dict[str, Any]) -> None:
         self.code, self.stdout, self.stderr = facts["code"], facts["stdout"], facts["stderr"]
         self.record = json.loads(self.stdout)
-        self.home = home
+        self.home, self.limit_s = home, facts["limit_s"]
 
     @property
     def page(self) -> str:
@@ -140,12 +140,19 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
                 parameters = {"parameters": PARAMETERS} if name == "passes" else {}
                 made(shared / f"{name}.ipynb", *cells, **parameters, **({"end": FAILS} if name == "fails" else {}))
 
-            def run(name: str) -> dict[str, Any]:
-                done = call(home, str(shared / f"{name}.ipynb"), "--json", *WORDS.get(name, ()), MY_TOKEN="canary-7731")
-                return {"code": done.returncode, "stdout": done.stdout, "stderr": done.stderr}
+            def run(name: str, limit_s: int = 300) -> dict[str, Any]:
+                words = ("--json", "--timeout", str(limit_s), *WORDS.get(name, ()))
+                done = call(home, str(shared / f"{name}.ipynb"), *words, MY_TOKEN="canary-7731")
+                return {"code": done.returncode, "stdout": done.stdout, "stderr": done.stderr, "limit_s": limit_s}
 
+            began_s = time.monotonic()
+            passed = run("passes")
+            limit_s = 10 + int(4 * (time.monotonic() - began_s))  # enough for one of three, also here
             with ThreadPoolExecutor(3) as pool:
-                results.write_text(json.dumps(dict(zip(CELLS, pool.map(run, CELLS), strict=True))))
+                ended = pool.submit(run, "forever", limit_s)
+                others = [name for name in CELLS if name not in ("passes", "forever")]
+                facts = dict(zip(others, pool.map(run, others), strict=True))
+                results.write_text(json.dumps(facts | {"passes": passed, "forever": ended.result()}))
     facts = json.loads(results.read_text())
     return {name: Run(home, facts[name]) for name in CELLS}
 
@@ -187,7 +194,16 @@ def test_a_kernel_is_given_no_credentials(runs: dict[str, Run]) -> None:
     """What a notebook does not have, its report cannot show."""
     assert "token None" in runs["passes"].text
     for path in (runs["passes"].home / "reports").iterdir():
-        assert b"canary-7731" not in path.read_bytes()
+        if path.suffix != ".tmp":  # a half index, of the test that lists these reports meanwhile
+            assert b"canary-7731" not in path.read_bytes()
+
+
+def test_a_kernel_takes_no_port(runs: dict[str, Run]) -> None:
+    """Two that start at once could be given the same; where a socket's path would be too long it takes one."""
+    from tradingbot.ops.report.child import _transport
+
+    assert ("by ipc" in runs["passes"].text) == (len(os.environ.get("TMPDIR", "/tmp")) < 60)
+    assert [_transport("/tmp/" + "x" * length) for length in (9, 300)] == ["ipc", "tcp"]
 
 
 @pytest.mark.parametrize(
@@ -201,7 +217,7 @@ def test_a_kernel_is_given_no_credentials(runs: dict[str, Run]) -> None:
         ("refused", 1, "failed", "UsageError: there is no state directory x in cell 5 of 6"),
         ("exits", 1, "incomplete", "the kernel died in cell 5 of 7 under 'The part that matters'"),
         ("is_killed", 1, "incomplete", "the kernel died in cell 5 of 7"),
-        ("forever", 124, "incomplete", "stopped at the time limit of 25 s in cell 5 of 7"),
+        ("forever", 124, "incomplete", "stopped at the time limit of LIMIT s in cell 5 of 7"),
         ("hostile", 1, "failed", "ValueError: <script>alert(1)</script>"),
         ("floods", 0, "passed", "1 check: 1 ok"),
     ],
@@ -212,7 +228,7 @@ def test_each_end_has_its_exit_code_and_says_what_happened_where(
     """On stdout, on the page, in the notebook; incomplete ones also by their names."""
     run = runs[name]
     assert (run.code, run.record["verdict"]) == (code, verdict)
-    assert run.record["says"].startswith(says)
+    assert run.record["says"].startswith(says.replace("LIMIT", str(run.limit_s)))
     assert run.record["exit_code"] == code
     for path in run.record["paths"].values():
         assert ("_incomplete" in path) == (verdict == "incomplete")
@@ -314,7 +330,7 @@ def test_files_are_for_their_owner_alone(runs: dict[str, Run]) -> None:
     """0700 and 0600."""
     folder = runs["passes"].home / "reports"
     assert folder.stat().st_mode & 0o777 == 0o700
-    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir() if path.suffix != ".tmp"} == {0o600}
 
 
 def test_runs_at_a_time_leave_one_whole_index(runs: dict[str, Run]) -> None:
@@ -379,7 +395,7 @@ def test_a_runner_that_is_killed_leaves_no_process_and_a_report_for_the_next_one
     kept = [os.open(path, os.O_RDWR | os.O_NONBLOCK) for path in pipes_of(forever.pid)]
     forever.kill()
     forever.communicate(timeout=60)
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while processes_of(str(home)) or list((tmp_path / "tmp").glob("tb-report-*")):
         assert time.monotonic() < end, processes_of(str(home))
         time.sleep(0.1)
@@ -403,22 +419,26 @@ def pipes_of(pid: int) -> list[Path]:
 def test_a_run_ends_itself_where_its_runner_does_not(tmp_path: Path) -> None:
     """Some time after the limit, though who started it lives: saved, its kernel ended, its scratch files removed."""
     scratch = tmp_path / "scratch"
-    scratch.mkdir()
     notebook = json.loads(made(tmp_path / "forever.ipynb", FOREVER).read_text())
     partial, home = tmp_path / "kept.ipynb", tmp_path / "home"
     facts = {"notebook": notebook, "parameters": {}, "partial": str(partial), "scratch": str(scratch)}
     job = scratch / "job.json"
-    job.write_text(json.dumps(facts | {"runner": os.getpid(), "timeout_s": 5 - GRACE_S}))
-    environ = {**os.environ, MARK: "made", "TRADINGBOT_HOME": str(home), "JUPYTER_RUNTIME_DIR": str(scratch)}
-    reading, writing = os.pipe()
-    words = [sys.executable, "-m", "tradingbot.ops.report.child", str(job), str(writing)]
-    done = subprocess.run(words, pass_fds=(writing,), env=environ, capture_output=True, timeout=90, check=False)
-    os.close(writing)
-    os.close(reading)
-    assert done.returncode == 0
+    mark = os.urandom(8).hex()  # all that bears it is ended
+    environ = {**os.environ, MARK: mark, "TRADINGBOT_HOME": str(home), "JUPYTER_RUNTIME_DIR": str(scratch)}
+    for seconds in (5, 20, 80):  # until it has begun within them
+        scratch.mkdir()
+        job.write_text(json.dumps(facts | {"runner": os.getpid(), "timeout_s": seconds - GRACE_S}))
+        reading, writing = os.pipe()
+        words = [sys.executable, "-m", "tradingbot.ops.report.child", str(job), str(writing)]
+        done = subprocess.run(words, pass_fds=(writing,), env=environ, capture_output=True, timeout=300, check=False)
+        os.close(writing)
+        os.close(reading)
+        assert done.returncode == 0
+        assert processes_of(str(home)) == []
+        assert not scratch.exists()
+        if partial.is_file():
+            break
     assert partial.is_file()
-    assert processes_of(str(home)) == []
-    assert not scratch.exists()
 
 
 def test_a_disk_that_fills_is_one_line_and_what_was_executed_is_kept(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -25,12 +26,13 @@ import tradingbot as tb
 from tests.test_live import LIMIT_S, bot, call, command, is_watching, live_until, status_of, wait_for
 from tradingbot.config import Settings, make_settings
 from tradingbot.exchange.ccxt_client import CcxtExchange
+from tradingbot.exchange.errors import NoExchangeError, UnreachableError
 from tradingbot.exchange.feeds import BinanceTap
 from tradingbot.io.home import Home
 from tradingbot.io.overrides import Effective
 from tradingbot.market.ticker import Ticker
 from tradingbot.services.clock import Clock
-from tradingbot.services.connect import Surroundings
+from tradingbot.services.connect import Surroundings, connect
 from tradingbot.services.session import Session
 from tradingbot.simulated import server as server_module
 from tradingbot.simulated.core import Core
@@ -273,6 +275,33 @@ def test_what_cannot_be_played_is_one_line(tmp_path: Path, words: tuple[str, ...
     assert done.returncode == 2, done.stderr
     assert complaint in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_how_long_a_machine_takes_to_begin_is_no_part_of_a_duration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start that takes longer than the run is to last is waited for; one that is refused, or never ends, is not."""
+    chosen = make_settings({"EMBEDDED_SYMBOLS": 2, "RETRY_BASE_S": 10})
+    effective = Effective(chosen, dict.fromkeys(Settings.__struct_fields__, "test"), Home(tmp_path, "test"))
+
+    async def slow(*words: Any) -> Surroundings:
+        await asyncio.sleep(1.5)
+        return await connect(*words)
+
+    async def refusing(*_: Any) -> Surroundings:
+        raise UnreachableError("nobody listens")
+
+    async def silent(*_: Any) -> Surroundings:
+        await asyncio.sleep(3600)
+        raise AssertionError
+
+    session = Session(effective, connect=slow)
+    asyncio.run(session.run(0.2))
+    assert session.engine is not None
+    for without_answer, start_s in ((refusing, 120.0), (silent, 0.1)):
+        monkeypatch.setattr("tradingbot.services.session.START_S", start_s)
+        with pytest.raises(NoExchangeError, match=r"embedded was not reached in 0\.2 s"):
+            asyncio.run(Session(effective, connect=without_answer).run(0.2))
 
 
 def test_an_interrupt_while_the_exchange_does_not_answer_ends_it_at_once(tmp_path: Path) -> None:

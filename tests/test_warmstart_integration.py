@@ -58,6 +58,7 @@ def live_and_die(state: Path, config: Settings, told: list[Input], after: int, e
                 life.end()
     except Killed:
         pass
+    life.release()
     never.take(life)
     never.dies()
     return life.settings

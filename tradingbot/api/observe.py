@@ -141,10 +141,10 @@ class LiveView:
         if not (math.isfinite(duration_s) and duration_s > 0):
             raise UsageError(f"duration_s = {duration_s}: watching takes a number of seconds above 0")
         self._ended = asyncio.Event()
-        began_s = time.monotonic()
         try:
             if self._own is not None:
                 await asyncio.to_thread(self._own.wait)
+            began_s = time.monotonic()
             self._first = self.look()
             self._panel = Panel(self, list(FLAGS))
             shown = display(self._panel.root, display_id=True)

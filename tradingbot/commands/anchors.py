@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_to", "anchors"]
 
-PATIENCE_S = 5.0  # a bot looks for requests once a second
+PATIENCE_S = 10.0  # a bot looks for requests once a second, and its machine may be busy
 NO = 2
 
 

@@ -48,6 +48,7 @@ log = logging.getLogger(__name__)
 
 TURN_S = STATUS_S = 1.0
 FIRST_HEARTBEAT_S = 2.0  # after the first ticker, at most
+START_S = 120.0  # that a start may take beside the duration of a run
 SAY_S = 60.0  # between two lines on the same trouble
 
 
@@ -98,6 +99,7 @@ class Session:
         self._start = Start(self.settings.RETRY_BASE_S)
         self.clock = Clock()
         self.began_s = 0.0
+        self._begun_s = float("inf")  # when the engine did: until then only trouble with the exchange counts
         self._before = LastStatus()
         self._steps = StepWatch(wall_ms, monotonic)
         self._stop = asyncio.Event()
@@ -117,7 +119,7 @@ class Session:
         return self._live.settings
 
     async def run(self, duration_s: float | None) -> None:
-        """Run until `duration_s` is over or somebody stops it."""
+        """Run until somebody stops it, or `duration_s` after its start or the first trouble with that."""
         state_dir = self._state_dir
         state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         with StateLock(state_dir, self.started_ms):
@@ -224,6 +226,7 @@ class Session:
     ) -> None:
         self.recovered = recovered
         engine = recovered.engine
+        self._begun_s = asyncio.get_running_loop().time()
         self.recording.begin(self.sid, recovered, self.effective.sources, self.settings.EXCHANGE, self.clock.now_ms)
         self.engine = engine
         for output in recovered.late:
@@ -278,12 +281,11 @@ class Session:
 
     async def _loop(self, duration_s: float | None, stack: contextlib.AsyncExitStack) -> None:
         loop = asyncio.get_running_loop()
-        end_s = None if duration_s is None else loop.time() + duration_s
         work = asyncio.create_task(self._work(stack))
         next_beat: float | None = None
         next_status = 0.0
         try:
-            while not self._stop.is_set() and (end_s is None or loop.time() < end_s):
+            while not self._stop.is_set() and loop.time() < self._end_s(duration_s):
                 self._look_around()
                 if loop.time() >= next_status:
                     next_status = loop.time() + self._status_s - TURN_S / 2  # a turn is never a whole second
@@ -293,7 +295,7 @@ class Session:
                 if next_beat is not None and loop.time() >= next_beat:
                     next_beat = loop.time() + self.settings.HEARTBEAT_S
                     self._heartbeat()
-                rest = TURN_S if end_s is None else max(min(TURN_S, end_s - loop.time()), 0)
+                rest = max(min(TURN_S, self._end_s(duration_s) - loop.time()), 0)
                 stopped = asyncio.ensure_future(self._stop.wait())
                 await asyncio.wait((work, stopped), timeout=rest, return_when=asyncio.FIRST_COMPLETED)
                 stopped.cancel()
@@ -309,6 +311,11 @@ class Session:
             with contextlib.suppress(asyncio.CancelledError):
                 await work
             self.recording.end()
+
+    def _end_s(self, duration_s: float | None) -> float:
+        """Return when it is to end, on the loop's clock: how long a machine takes to begin does not count."""
+        since_s = min(self._begun_s, self._start.troubled_s, self.began_s + START_S)
+        return float("inf") if duration_s is None else since_s + duration_s
 
     def _look_around(self) -> None:
         """Look at what may change beside the market: kill switch, wall clock, symbols that fell silent."""

@@ -31,11 +31,15 @@ WRONG_CLOCK_MS = 1000
 
 
 class Start:
-    """Ask what a session must know before it can watch; `held_back_until_s` is of the loop's clock."""
+    """Ask what a session must know before it can watch.
+
+    `held_back_until_s` and `troubled_s`, since when an answer that was asked for is not there, are of the loop's clock.
+    """
 
     def __init__(self, retry_base_s: float) -> None:
         self._retry_base_s = retry_base_s
         self.held_back_until_s = 0.0
+        self.troubled_s = float("inf")
 
     async def answered(self, request: Callable[[], Awaitable[Answer]], whom: str) -> Answer:
         """Return the answer to a request of the start: tried again a few times, and after a hold-back when it is over.
@@ -52,7 +56,7 @@ class Start:
                     stop=stop_after_attempt(ATTEMPTS) | stop_after_delay(TRIED_S),
                     wait=wait_random_exponential(multiplier=self._retry_base_s, max=10),
                     reraise=True,
-                    before_sleep=_say_trouble,
+                    before_sleep=self._be_troubled,
                 ):
                     with attempt:
                         return await request()
@@ -65,9 +69,15 @@ class Start:
 
     async def hold_back(self, seconds: float) -> None:
         """Ask nothing for so long."""
-        self.held_back_until_s = asyncio.get_running_loop().time() + seconds
+        now_s = asyncio.get_running_loop().time()
+        self.held_back_until_s, self.troubled_s = now_s + seconds, min(self.troubled_s, now_s)
         log.warning("held back for %.0f s: nothing is asked before that is over", seconds)
         await asyncio.sleep(seconds)
+
+    def _be_troubled(self, state: RetryCallState) -> None:
+        self.troubled_s = min(self.troubled_s, asyncio.get_running_loop().time())
+        if state.attempt_number == 1 and state.outcome is not None:
+            log.warning("not reached yet, trying for %d s: %s", TRIED_S, state.outcome.exception())
 
     async def say_what_it_gives(self, exchange: Exchange, symbol: str, clock: Clock) -> None:
         """Say what tickers of this exchange hold, and by how much this machine's clock is wrong, as far as it tells."""
@@ -92,8 +102,3 @@ class Start:
         if abs(off_ms) > WRONG_CLOCK_MS * clock.speed:
             word = "ahead of" if off_ms > 0 else "behind"
             log.warning("clock this machine is %.1f s %s %s: set its clock", abs(off_ms) / 1000, word, exchange.name)
-
-
-def _say_trouble(state: RetryCallState) -> None:
-    if state.attempt_number == 1 and state.outcome is not None:
-        log.warning("not reached yet, trying for %d s: %s", TRIED_S, state.outcome.exception())

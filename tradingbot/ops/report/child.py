@@ -25,6 +25,7 @@ MOST_BYTES = 5_000_000  # of text that one cell may print into the notebook
 SCHEME = "tradingbot-report:"  # what papermill calls the place that it saves to
 AUTOSAVE_S = 2
 WATCH_S = 0.5  # between two looks at whether who started this still lives
+MOST_PATH = 90  # bytes of the folder of a socket, whose own path may have 107
 GRACE_S = 15.0  # that it has beyond the time limit to end this process itself, and this one for its last save
 
 
@@ -104,6 +105,11 @@ def _clear_up(scratch: Path) -> None:
     shutil.rmtree(scratch, ignore_errors=True)
 
 
+def _transport(scratch: str) -> str:
+    """Return how a kernel is spoken to: by sockets in a folder, else by ports, which others may take before it does."""
+    return "ipc" if len(os.fsencode(scratch)) < MOST_PATH else "tcp"
+
+
 def _execute(run: _Run) -> None:
     import logging
 
@@ -163,7 +169,8 @@ def _execute(run: _Run) -> None:
             notebook, f"{SCHEME}report.ipynb", engine_name="tradingbot", kernel_name="python3", language="python",
             progress_bar=False, start_timeout=60, autosave_cell_every=AUTOSAVE_S, on_cell_start=on_cell_start,
             km=AsyncKernelManager(
-                kernel_name="python3", transport_encryption="auto", connection_file=f"{job['scratch']}/kernel.json"
+                kernel_name="python3", transport_encryption="auto", connection_file=f"{job['scratch']}/kernel.json",
+                transport=_transport(job["scratch"]),
             ),
         )  # fmt: skip
     except PapermillExecutionError as error:
