@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+from rich.console import Console
 
 import tradingbot as tb
 from tests.test_live import bot, call, status_of
@@ -17,9 +19,10 @@ from tradingbot.errors import UsageError
 from tradingbot.io.state_files import StateLock
 from tradingbot.ops.checkup import Verdict
 from tradingbot.ops.watch.watcher import Standing, Watcher
-from tradingbot.ui.dashboard import rows
+from tradingbot.ui.dashboard import render, rows
 from tradingbot.ui.live_chart import LiveChart
 from tradingbot.ui.live_html import banner, decisions_table, symbols_table
+from tradingbot.ui.plain import status_text
 from tradingbot.ui.widgets import Panel
 
 FAST = ("--set", "EMBEDDED_SPEED=40", "--set", "EMBEDDED_SYMBOLS=3", "--set", "DROP_TRIGGER_VALUE=0.998")
@@ -131,6 +134,22 @@ def test_rows_say_how_much_of_the_drop_has_been_fallen(ended: Path) -> None:
         fallen = (told["last"] - told["reference"]) / (told["threshold"] - told["reference"])
         assert row.drop_share == pytest.approx(fallen, abs=1e-6)
         assert row.limit_pct == pytest.approx(-0.2)
+
+
+def test_the_table_names_what_drops_are_measured_from(ended: Path) -> None:
+    """The anchor while anchors are on, the window's peak while they are off: at a terminal, in words, in a notebook."""
+    status, shown = status_of(ended), Console(width=120)
+    for source, name in (("anchor", "anchor"), ("legacy_peak", "window peak"), ("session", "session peak")):
+        for row in (*status["symbols"], *status["decisions"]):
+            row["reference_source"] = source
+        with shown.capture() as terminal:
+            shown.print(render(status, 120))
+        assert f"% from its {name}, " in terminal.get()
+        for text in (terminal.get(), status_text(status)):
+            head = next(line for line in text.splitlines() if line.startswith("symbol"))
+            assert re.search(rf" drop % +{name} +to trigger %", head)
+        assert f">{name}</th>" in symbols_table(status)
+        assert re.search(rf"<td[^>]*>{name} \d", decisions_table(status["decisions"]))
 
 
 def test_the_past_of_a_symbol_is_read_once_and_then_followed(ended: Path) -> None:
