@@ -216,6 +216,49 @@ def test_clicks_halt_at_once_and_switch_only_with_a_reason(ended: Path, tmp_path
     panel.close()
 
 
+def test_a_halt_waits_for_no_reason_and_takes_none_that_was_typed_for_something_else(
+    ended: Path, tmp_path: Path
+) -> None:
+    """A reason that HALT overtook becomes its own, and halts nothing that was armed since; a change keeps its reason."""
+    home = copy_of(ended, tmp_path)
+    view, kill = tb.observe(home), home / "state" / "KILL"
+    panel = Panel(view, ["FEATURE_ANCHOR_ENABLED"])
+    view._refresh(panel)
+    overtaken = panel._why
+    clicked(panel, "_halt")
+    assert kill.read_text() == "HALT in a notebook\n"
+    overtaken.value = "exchange odd"
+    assert kill.read_text() == "exchange odd\n"
+    assert panel._why.value == ""
+
+    panel._rows["FEATURE_ANCHOR_ENABLED"].toggle._handle_button_msg(None, {"event": "click"}, [])
+    panel._why.value = "odd anchors"
+    clicked(panel, "_halt")
+    assert kill.read_text() == "HALT in a notebook\n"
+    assert "the reason in the field stays with the change" in panel._said.value
+    clicked(panel, "_do")
+    entries = orjson.loads((home / "state" / "overrides.json").read_bytes())["overrides"]
+    assert entries["FEATURE_ANCHOR_ENABLED"]["why"] == "odd anchors"
+
+    overtaken = panel._why
+    clicked(panel, "_halt")
+    view.arm("looked into it")
+    overtaken.value = "late"
+    assert not kill.exists()
+    audit = [orjson.loads(line) for line in (home / "state" / "audit.jsonl").read_text().splitlines()]
+    told = [(entry["what"], entry["why"]) for entry in audit if entry["what"] != "override"]
+    assert told == [
+        ("kill", ""),
+        ("kill", "exchange odd"),
+        ("kill", ""),
+        ("kill", ""),
+        ("arm", "looked into it"),
+        ("kill", "late"),
+    ]
+    assert panel.defects == []
+    panel.close()
+
+
 def test_a_click_that_fails_is_said_and_a_defect_ends_the_cell(ended: Path, tmp_path: Path, monkeypatch: Any) -> None:
     """A full disk is a message; what nobody foresaw is raised where the cell awaits."""
     view = tb.observe(copy_of(ended, tmp_path))

@@ -279,6 +279,17 @@ class LiveView:
             return "kill switch on; no bot is running there now: it holds for the next one"
         return "kill switch on: no new position; the banner says KILLED once the bot has seen it"
 
+    def give_reason(self, why: str) -> str:
+        """Put the reason to a halt that came before it; return what came of it. It never switches anything on."""
+        from tradingbot.io.audit import append_audit
+        from tradingbot.ops import control
+
+        append_audit(self.state_dir, "kill", why)
+        if not (self.state_dir / "KILL").exists():
+            return "the kill switch is off again; the reason is in the audit"
+        control.kill(self.state_dir, why)
+        return "kill switch on, with its reason"
+
     def arm(self, why: str) -> str:
         """Switch the kill switch off, as `tradingbot arm` does; return what came of it."""
         from tradingbot.io.audit import append_audit

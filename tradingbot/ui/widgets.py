@@ -45,6 +45,7 @@ class Steering(Protocol):
     """Do what a click asks for; each returns what came of it, in words, and raises TradingBotError or OSError."""
 
     def halt(self, why: str) -> str: ...  # noqa: D102
+    def give_reason(self, why: str) -> str: ...  # noqa: D102  (of a halt that came before it)
     def arm(self, why: str) -> str: ...  # noqa: D102
     def plan(self, flag: str, on: bool | None) -> str: ...  # noqa: D102
     def switch(self, flag: str, on: bool | None, why: str) -> str: ...  # noqa: D102
@@ -65,6 +66,7 @@ class Panel:
 
         self._steering = steering
         self._pending: Callable[[str], str] | None = None
+        self._used: Any = None  # the field of the reason before, to which one that a click overtook may still come
         self._is_told = False
         self.defects: list[Exception] = []
         self._banner, self._table, self._decisions, self._troubles = (w.HTML() for _ in range(4))
@@ -146,7 +148,7 @@ class Panel:
 
     def close(self) -> None:
         """Take every widget away, so that the kernel keeps none of them."""
-        for widget in _all(self.root):
+        for widget in (*_all(self.root), *([self._used] if self._used is not None else ())):
             widget.close()
 
     def _say(self, text: str, is_bad: bool = False) -> None:
@@ -179,14 +181,25 @@ class Panel:
         self._ask(self._steering.plan(name, on), lambda why: self._steering.switch(name, on, why))
 
     def _halt_now(self) -> None:
+        """Halt at once: a reason that is still on its way follows; one that was typed for a change stays with it."""
+        if self._pending is not None:
+            kept = "the reason in the field stays with the change that is to be confirmed"
+            self._say(f"{self._steering.halt('')}\n{kept}")
+            return
         self._say(self._steering.halt(self._why.value.strip()))
+        self._why.observe(self._guarded(self._reason_came), names="value")
         self._renew_reason()
 
+    def _reason_came(self, change: Mapping[str, Any]) -> None:
+        if why := change["new"].strip():
+            self._say(self._steering.give_reason(why))
+
     def _renew_reason(self) -> None:
-        """Put an empty field in the place of the one that was used."""
-        used, self._why = self._why, _reason()
+        """Put an empty field in the place of the one that was used, which goes when the next one is."""
+        if self._used is not None:
+            self._used.close()
+        self._used, self._why = self._why, _reason()
         self._buttons.children = (*self._buttons.children[:-1], self._why)
-        used.close()
 
     def _ask_arm(self) -> None:
         self._ask("ARM: the kill switch goes off, and the bot may open positions again", self._steering.arm)
