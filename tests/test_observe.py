@@ -219,7 +219,7 @@ def test_clicks_halt_at_once_and_switch_only_with_a_reason(ended: Path, tmp_path
 def test_a_halt_waits_for_no_reason_and_takes_none_that_was_typed_for_something_else(
     ended: Path, tmp_path: Path
 ) -> None:
-    """A reason that HALT overtook becomes its own, and halts nothing that was armed since; a change keeps its reason."""
+    """A reason that HALT overtook becomes its own, and halts nothing armed since; a change keeps its reason."""
     home = copy_of(ended, tmp_path)
     view, kill = tb.observe(home), home / "state" / "KILL"
     panel = Panel(view, ["FEATURE_ANCHOR_ENABLED"])
