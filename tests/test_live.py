@@ -47,7 +47,7 @@ def is_watching(home: Path, pid: int) -> bool:
     return bool(status) and status["bot"]["pid"] == pid and status["data"]["ticks"] > 0
 
 
-def wait_for(holds: Any, process: subprocess.Popen[str], seconds: float = 30) -> None:
+def wait_for(holds: Any, process: subprocess.Popen[str], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not holds():
         assert process.poll() is None, "the bot has ended"

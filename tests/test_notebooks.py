@@ -125,7 +125,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Give the home of a running bot, for notebooks to look at."""
     home = tmp_path_factory.mktemp("home")
     words = ("--set", "EMBEDDED_SPEED=20", "--set", "EMBEDDED_SYMBOLS=4", "--set", "DROP_TRIGGER_VALUE=0.998")
-    with bot(home, *words, "--duration", "600"):
+    with bot(home, *words):
         yield home
 
 
