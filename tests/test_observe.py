@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import tracemalloc
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from tradingbot.ui.plain import status_text
 from tradingbot.ui.widgets import Panel
 
 FAST = ("--set", "EMBEDDED_SPEED=40", "--set", "EMBEDDED_SYMBOLS=3", "--set", "DROP_TRIGGER_VALUE=0.998")
+OFF = ("--set", "FEATURE_ANCHOR_ENABLED=false")
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +79,7 @@ def test_where_no_bot_has_run_the_view_says_so_and_fails(tmp_path: Path) -> None
 def test_a_dead_bot_is_told_from_one_that_was_stopped_and_one_that_hangs(ended: Path, tmp_path: Path) -> None:
     """Each in words, with what it said last, and as a failure."""
     assert standing(ended)[0] is Standing.STOPPED
+    assert tb.observe(ended).answer.startswith("no bot is running: it was stopped cleanly")
     home = copy_of(ended, tmp_path, state="running")
     view = tb.observe(home)
     assert view.look().standing is Standing.DEAD
@@ -116,6 +119,8 @@ def test_another_version_is_shown_with_a_note(ended: Path, tmp_path: Path) -> No
     """Its status is read where the schema is the same."""
     home = copy_of(ended, tmp_path, version="9.9.9")
     assert "the bot is of version 9.9.9" in tb.observe(home).summary()._repr_html_()
+    with StateLock(home / "state", status_of(home)["bot"]["started_ms"]):
+        assert re.match(r"the bot \(process \d+\) is stopping; (nearest to|at or under)", tb.observe(home).answer)
 
 
 def test_hostile_text_stays_text(ended: Path) -> None:
@@ -171,6 +176,23 @@ def test_the_past_of_a_symbol_is_read_once_and_then_followed(ended: Path) -> Non
     assert decisions.latest()[0] == {**decisions.latest()[0], **status["decisions"][-1]}
     png = LiveChart().png("BTC/USDT", past.prices, past.levels, decisions.latest())
     assert png.startswith(b"\x89PNG")
+
+
+def test_the_chart_shows_the_anchor_only_while_drops_are_measured_from_it(tmp_path: Path) -> None:
+    """Where anchors are switched off its line ends, and that of what takes its place begins."""
+    from tradingbot.ops.watch.live_past import PricePast
+
+    for words in (FAST, (*FAST, *OFF)):
+        assert call(tmp_path, "--virtual", "--duration", "10", "--no-dashboard", *words).returncode == 0
+    past, chart = PricePast(tmp_path / "state", "BTC/USDT"), LiveChart()
+    past.follow(status_of(tmp_path))
+    chart.png("BTC/USDT", past.prices, past.levels, [])
+    anchors, others = ([not isnan(y) for y in chart._lines[name].get_ydata()] for name in ("anchor", "reference"))
+    assert anchors == sorted(anchors, reverse=True)
+    assert len(set(anchors)) == 2
+    assert others == [not shown for shown in anchors]
+    chart.png("BTC/USDT", past.prices, [level for level in past.levels if level.anchor], [])
+    assert "reference" not in chart._used
 
 
 def test_with_the_streams_off_the_chart_is_drawn_from_what_statuses_tell(ended: Path, tmp_path: Path) -> None:

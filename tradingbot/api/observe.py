@@ -251,6 +251,18 @@ class LiveView:
         parts = (screen.banner, screen.table, screen.decisions, screen.troubles)
         return Summary(parts, self._png, tuple(self.findings()))
 
+    @property
+    def answer(self) -> str:
+        """Return in one sentence how the bot stood, and how near a trigger was."""
+        from tradingbot.ui.dashboard import rows
+        from tradingbot.ui.live_html import nearest
+
+        says, near = self._seen.says, ""
+        if self._seen.standing.lives:
+            with contextlib.suppress(*DAMAGED):
+                near = f"; {nearest(rows(self._seen.status))}"
+        return f"{says}{near}"
+
     def findings(self) -> list[Finding]:
         """Return whether the bot lived, saw its market and recorded it, as far as this view saw."""
         watch = Watch(self._first, self._seen, self._statuses, len(self._sids), self._watched_s, self._complaints)

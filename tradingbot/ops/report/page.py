@@ -42,7 +42,7 @@ pre { font: 12px/1.45 "DejaVu Sans Mono", Menlo, Consolas, monospace; white-spac
   margin: 6px 0; } code { font-family: "DejaVu Sans Mono", Menlo, Consolas, monospace; font-size: 90%; }
 table { border-collapse: collapse; margin: 8px 0; font-size: 13px; max-width: 100%; }
 th, td { border: 1px solid #d0d7de; padding: 3px 8px; text-align: left; vertical-align: top; }
-th { background: #f3f5f7; overflow-wrap: normal; } td { min-width: 4ch; } td.whole { white-space: nowrap; }
+th { background: #f3f5f7; overflow-wrap: normal; } td { min-width: 4ch; } .whole { white-space: nowrap; }
 table.findings td:nth-child(-n+2), table.findings td:last-child { white-space: nowrap; }
 table.dataframe td { text-align: right; font-variant-numeric: tabular-nums; }
 .verdict { border-left: 8px solid; padding: 10px 16px; margin: 12px 0; background: #f6f8fa; }
@@ -111,7 +111,12 @@ def findings_table(records: Iterable[Mapping[str, Any]]) -> str:
             fix = f"{fix}\nrollback that helps: tradingbot rollback {record['profile']}".strip()
         fix = _text(fix).replace("\n", "<br>") if verdict in ("failed", "warning") else ""
         cells = [f'<td class="{_text(verdict)}">{_text(verdict.upper())}</td>']
-        texts = (_text(record["name"]), _text(record["says"]), fix, f"{float(record.get('seconds', 0)):.1f} s")
+        texts = (
+            _text(record["name"]),
+            _whole_options(_text(record["says"])),
+            _whole_options(fix),
+            f"{float(record.get('seconds', 0)):.1f} s",
+        )
         rows.append([*cells, *(f"<td>{text}</td>" for text in texts)])
     if not rows:
         return "<p>no checks</p>"
@@ -122,6 +127,11 @@ def findings_table(records: Iterable[Mapping[str, Any]]) -> str:
                 del row[place]
     body = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
     return f'<table class="findings"><thead><tr>{"".join(heads)}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def _whole_options(text: str) -> str:
+    """Keep options of commands in one line: a browser breaks them behind their dashes."""
+    return re.sub(r"--[\w-]+", r'<span class="whole">\g<0></span>', text)
 
 
 def report_html(notebook: Any, record: Mapping[str, Any], index: str | None = "index.html") -> str:
