@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import threading
 import tracemalloc
 from math import isnan
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -279,6 +281,30 @@ def test_a_halt_waits_for_no_reason_and_takes_none_that_was_typed_for_something_
     ]
     assert panel.defects == []
     panel.close()
+
+
+def test_what_a_kernel_hands_to_another_thread_is_handled_where_clicks_are(ended: Path, monkeypatch: Any) -> None:
+    """A change of a field that came in a thread of its own would race with a click; the browser is told of it."""
+    told: list[Any] = []
+    session = SimpleNamespace(send=lambda *_, parent, **__: told.append(parent))
+    shell = SimpleNamespace(kernel=SimpleNamespace(session=session, iopub_socket=None))
+    message = {"content": {"data": {"method": "update", "state": {"value": "odd"}}}}
+
+    async def typed() -> list[threading.Thread]:
+        panel, threads = Panel(tb.observe(ended), []), []
+        panel._why.observe(lambda _: threads.append(threading.current_thread()), names="value")
+        await asyncio.to_thread(panel._why.comm._msg_callback, message)
+        async with asyncio.timeout(60):
+            while not told:
+                await asyncio.sleep(0)
+        assert panel._why.value == "odd"
+        panel.close()
+        return threads
+
+    with monkeypatch.context() as patched:
+        patched.setattr("IPython.get_ipython", lambda: shell)
+        assert asyncio.run(typed()) == [threading.main_thread()]
+    assert told == [message]
 
 
 def test_a_click_that_fails_is_said_and_a_defect_ends_the_cell(ended: Path, tmp_path: Path, monkeypatch: Any) -> None:

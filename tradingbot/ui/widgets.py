@@ -273,22 +273,29 @@ def _reason() -> Any:
 
 def _soon(act: Callable[[], None]) -> None:
     """Do something once a change that the browser held back has come in: a click may overtake it."""
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
+    loop = _running_loop()
+    if loop is None:
         act()
     else:
         loop.call_later(HELD_BACK_S, act)
 
 
-def _acknowledge(widget: Any) -> None:
-    """Have the browser told that each of its messages was handled, also while a cell runs.
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
-    ipykernel does not say so then, and the browser would hold back every change of a widget but the first.
+
+def _acknowledge(widget: Any) -> None:
+    """Have changes of a widget handled where clicks are, and the browser told of each, also while a cell runs.
+
+    ipykernel may hand them to another thread, where they race with clicks; and it does not tell that they were
+    handled, so that the browser would hold back every one but the first.
     """
     from IPython import get_ipython
 
-    kernel = getattr(get_ipython(), "kernel", None)
+    kernel, loop = getattr(get_ipython(), "kernel", None), _running_loop()
     if kernel is None:
         return
 
@@ -297,7 +304,13 @@ def _acknowledge(widget: Any) -> None:
         done = {"execution_state": "idle"}
         kernel.session.send(kernel.iopub_socket, "status", done, parent=message, ident=b"kernel.status")
 
-    widget.comm.on_msg(handle)
+    def take(message: Mapping[str, Any]) -> None:
+        if loop is None or loop is _running_loop():
+            handle(message)
+        else:
+            loop.call_soon_threadsafe(handle, message)
+
+    widget.comm.on_msg(take)
 
 
 def _all(widget: Any) -> list[Any]:
