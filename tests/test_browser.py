@@ -103,7 +103,7 @@ def test_a_bot_is_seen_and_steered_from_the_browser(lab: Lab, home: Path) -> Non
     lab.click("stop watching")
     wait_until(lab.has_ended, "the cell has not ended")
     assert lab.errors() == []
-    assert "fresh prices" in lab.text()
+    wait_until(lambda: "fresh prices" in lab.text(), "the verdict is not shown")
     shoot(lab, "summary")
     what = [json.loads(line)["what"] for line in (home / "state" / "audit.jsonl").read_text().splitlines()]
     assert list(dict.fromkeys(what)) == ["override", "kill", "arm"]
