@@ -23,6 +23,7 @@ from tests.test_archives import entry, hostile
 from tests.test_live import call
 from tradingbot.io import sealing
 from tradingbot.io.jsonl import RotatingJSONLWriter
+from tradingbot.io.reserve import with_reserve
 from tradingbot.io.segments import list_segments
 from tradingbot.io.state_files import StateLock
 from tradingbot.ops.cleanup import archives as archives_module
@@ -32,7 +33,7 @@ from tradingbot.ops.cleanup import store as cleanup_store
 from tradingbot.ops.cleanup import ticks as cleanup_ticks
 from tradingbot.ops.cleanup.archives import ArchiveError
 from tradingbot.ops.cleanup.cleanup import CleanError, Plan, execute, plan_clean, plan_restore, restore
-from tradingbot.ops.cleanup.store import BusyError, with_reserve
+from tradingbot.ops.jobs import BusyError
 from tradingbot.ops.record.fsck import examine
 from tradingbot.ops.record.prove import prove
 from tradingbot.ops.report.index import lock_name

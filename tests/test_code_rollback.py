@@ -33,11 +33,12 @@ from tradingbot.ops.code.git import candidates, open_checkout
 from tradingbot.ops.code.plan import plan_code
 from tradingbot.ops.code.trial import _not_built as not_built
 from tradingbot.ops.code.trial import try_tests
+from tradingbot.ops.jobs import BusyError
 from tradingbot.ops.record.prove import prove
 from tradingbot.ops.report.process import MARK
 from tradingbot.ops.rollback.plan import Plan
 from tradingbot.ops.rollback.restart import find_bot
-from tradingbot.ops.rollback.store import BusyError, Stored, past_rollbacks
+from tradingbot.ops.rollback.store import Stored, past_rollbacks
 
 STEPS = ("begin", "commit", "worktree", "environment", "tests", "observe", "end")
 

@@ -12,6 +12,7 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.made_notebooks import made
-from tests.test_live import LIMIT_S, bot
+from tests.test_live import LIMIT_S, bot, status_of
 from tradingbot.ops.report.notebooks import find_notebook, notebook_names
 from tradingbot.ops.report.parameters import read_parameters
 
@@ -167,8 +168,14 @@ def test_each_notebook_runs_under_nbmake_papermill_and_report(running: Path, tmp
     assert done["papermill"].returncode == 0, done["papermill"].stderr[-3_000:]
     record = json.loads(done["report"].stdout)
     assert (done["report"].returncode, record["verdict"]) == (0, "passed"), (record["says"], record["error"])
-    assert record["findings"]
     assert path.read_bytes() == before
+    status, page = status_of(running), Path(record["paths"]["page"]).read_text()
+    assert (record["session"], record["session_fingerprint"]) == (status["bot"]["sid"], status["settings_fingerprint"])
+    assert record["settings_fingerprint"] != record["session_fingerprint"]  # the bot was started with --set
+    assert record["findings"]
+    for finding in record["findings"]:  # each check stands there once
+        cells = (f"<td[^>]*>{re.escape(escape(finding[part]))}</td>" for part in ("name", "says"))
+        assert len(re.findall("".join(cells), page)) == 1, finding
 
 
 GROUP = "import asyncio\n\nasync with asyncio.TaskGroup() as group:\n    group.create_task(asyncio.to_thread(int, 'x'))"

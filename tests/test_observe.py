@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
+import threading
 import tracemalloc
+from math import isnan
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
 import pytest
+from rich.console import Console
 
 import tradingbot as tb
 from tests.test_live import bot, call, status_of, wait_for
@@ -17,12 +22,14 @@ from tradingbot.errors import UsageError
 from tradingbot.io.state_files import StateLock
 from tradingbot.ops.checkup import Verdict
 from tradingbot.ops.watch.watcher import Standing, Watcher
-from tradingbot.ui.dashboard import rows
+from tradingbot.ui.dashboard import render, rows
 from tradingbot.ui.live_chart import LiveChart
 from tradingbot.ui.live_html import banner, decisions_table, symbols_table
+from tradingbot.ui.plain import status_text
 from tradingbot.ui.widgets import Panel
 
 FAST = ("--set", "EMBEDDED_SPEED=40", "--set", "EMBEDDED_SYMBOLS=3", "--set", "DROP_TRIGGER_VALUE=0.998")
+OFF = ("--set", "FEATURE_ANCHOR_ENABLED=false")
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +81,7 @@ def test_where_no_bot_has_run_the_view_says_so_and_fails(tmp_path: Path) -> None
 def test_a_dead_bot_is_told_from_one_that_was_stopped_and_one_that_hangs(ended: Path, tmp_path: Path) -> None:
     """Each in words, with what it said last, and as a failure."""
     assert standing(ended)[0] is Standing.STOPPED
+    assert tb.observe(ended).answer.startswith("no bot is running: it was stopped cleanly")
     home = copy_of(ended, tmp_path, state="running")
     view = tb.observe(home)
     assert view.look().standing is Standing.DEAD
@@ -113,6 +121,8 @@ def test_another_version_is_shown_with_a_note(ended: Path, tmp_path: Path) -> No
     """Its status is read where the schema is the same."""
     home = copy_of(ended, tmp_path, version="9.9.9")
     assert "the bot is of version 9.9.9" in tb.observe(home).summary()._repr_html_()
+    with StateLock(home / "state", status_of(home)["bot"]["started_ms"]):
+        assert re.match(r"the bot \(process \d+\) is stopping; (nearest to|at or under)", tb.observe(home).answer)
 
 
 def test_hostile_text_stays_text(ended: Path) -> None:
@@ -131,6 +141,22 @@ def test_rows_say_how_much_of_the_drop_has_been_fallen(ended: Path) -> None:
         fallen = (told["last"] - told["reference"]) / (told["threshold"] - told["reference"])
         assert row.drop_share == pytest.approx(fallen, abs=1e-6)
         assert row.limit_pct == pytest.approx(-0.2)
+
+
+def test_the_table_names_what_drops_are_measured_from(ended: Path) -> None:
+    """The anchor while anchors are on, the window's peak while they are off: at a terminal, in words, in a notebook."""
+    status, shown = status_of(ended), Console(width=120)
+    for source, name in (("anchor", "anchor"), ("legacy_peak", "window peak"), ("session", "session peak")):
+        for row in (*status["symbols"], *status["decisions"]):
+            row["reference_source"] = source
+        with shown.capture() as terminal:
+            shown.print(render(status, 120))
+        assert f"% from its {name}, " in terminal.get()
+        for text in (terminal.get(), status_text(status)):
+            head = next(line for line in text.splitlines() if line.startswith("symbol"))
+            assert re.search(rf" drop % +{name} +to trigger %", head)
+        assert f">{name}</th>" in symbols_table(status)
+        assert re.search(rf"<td[^>]*>{name} \d", decisions_table(status["decisions"]))
 
 
 def test_the_past_of_a_symbol_is_read_once_and_then_followed(ended: Path) -> None:
@@ -152,6 +178,23 @@ def test_the_past_of_a_symbol_is_read_once_and_then_followed(ended: Path) -> Non
     assert decisions.latest()[0] == {**decisions.latest()[0], **status["decisions"][-1]}
     png = LiveChart().png("BTC/USDT", past.prices, past.levels, decisions.latest())
     assert png.startswith(b"\x89PNG")
+
+
+def test_the_chart_shows_the_anchor_only_while_drops_are_measured_from_it(tmp_path: Path) -> None:
+    """Where anchors are switched off its line ends, and that of what takes its place begins."""
+    from tradingbot.ops.watch.live_past import PricePast
+
+    for words in (FAST, (*FAST, *OFF)):
+        assert call(tmp_path, "--virtual", "--duration", "10", "--no-dashboard", *words).returncode == 0
+    past, chart = PricePast(tmp_path / "state", "BTC/USDT"), LiveChart()
+    past.follow(status_of(tmp_path))
+    chart.png("BTC/USDT", past.prices, past.levels, [])
+    anchors, others = ([not isnan(y) for y in chart._lines[name].get_ydata()] for name in ("anchor", "reference"))
+    assert anchors == sorted(anchors, reverse=True)
+    assert len(set(anchors)) == 2
+    assert others == [not shown for shown in anchors]
+    chart.png("BTC/USDT", past.prices, [level for level in past.levels if level.anchor], [])
+    assert "reference" not in chart._used
 
 
 def test_with_the_streams_off_the_chart_is_drawn_from_what_statuses_tell(ended: Path, tmp_path: Path) -> None:
@@ -195,6 +238,73 @@ def test_clicks_halt_at_once_and_switch_only_with_a_reason(ended: Path, tmp_path
     assert (home / "state" / "KILL").exists()
     assert panel.defects == []
     panel.close()
+
+
+def test_a_halt_waits_for_no_reason_and_takes_none_that_was_typed_for_something_else(
+    ended: Path, tmp_path: Path
+) -> None:
+    """A reason that HALT overtook becomes its own, and halts nothing armed since; a change keeps its reason."""
+    home = copy_of(ended, tmp_path)
+    view, kill = tb.observe(home), home / "state" / "KILL"
+    panel = Panel(view, ["FEATURE_ANCHOR_ENABLED"])
+    view._refresh(panel)
+    overtaken = panel._why
+    clicked(panel, "_halt")
+    assert kill.read_text() == "HALT in a notebook\n"
+    overtaken.value = "exchange odd"
+    assert kill.read_text() == "exchange odd\n"
+    assert panel._why.value == ""
+
+    panel._rows["FEATURE_ANCHOR_ENABLED"].toggle._handle_button_msg(None, {"event": "click"}, [])
+    panel._why.value = "odd anchors"
+    clicked(panel, "_halt")
+    assert kill.read_text() == "HALT in a notebook\n"
+    assert "the reason in the field stays with the change" in panel._said.value
+    clicked(panel, "_do")
+    entries = orjson.loads((home / "state" / "overrides.json").read_bytes())["overrides"]
+    assert entries["FEATURE_ANCHOR_ENABLED"]["why"] == "odd anchors"
+
+    overtaken = panel._why
+    clicked(panel, "_halt")
+    view.arm("looked into it")
+    overtaken.value = "late"
+    assert not kill.exists()
+    audit = [orjson.loads(line) for line in (home / "state" / "audit.jsonl").read_text().splitlines()]
+    told = [(entry["what"], entry["why"]) for entry in audit if entry["what"] != "override"]
+    assert told == [
+        ("kill", ""),
+        ("kill", "exchange odd"),
+        ("kill", ""),
+        ("kill", ""),
+        ("arm", "looked into it"),
+        ("kill", "late"),
+    ]
+    assert panel.defects == []
+    panel.close()
+
+
+def test_what_a_kernel_hands_to_another_thread_is_handled_where_clicks_are(ended: Path, monkeypatch: Any) -> None:
+    """A change of a field that came in a thread of its own would race with a click; the browser is told of it."""
+    told: list[Any] = []
+    session = SimpleNamespace(send=lambda *_, parent, **__: told.append(parent))
+    shell = SimpleNamespace(kernel=SimpleNamespace(session=session, iopub_socket=None))
+    message = {"content": {"data": {"method": "update", "state": {"value": "odd"}}}}
+
+    async def typed() -> list[threading.Thread]:
+        panel, threads = Panel(tb.observe(ended), []), []
+        panel._why.observe(lambda _: threads.append(threading.current_thread()), names="value")
+        await asyncio.to_thread(panel._why.comm._msg_callback, message)
+        async with asyncio.timeout(60):
+            while not told:
+                await asyncio.sleep(0)
+        assert panel._why.value == "odd"
+        panel.close()
+        return threads
+
+    with monkeypatch.context() as patched:
+        patched.setattr("IPython.get_ipython", lambda: shell)
+        assert asyncio.run(typed()) == [threading.main_thread()]
+    assert told == [message]
 
 
 def test_a_click_that_fails_is_said_and_a_defect_ends_the_cell(ended: Path, tmp_path: Path, monkeypatch: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -14,17 +15,21 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 
 from tests.crash import machine
 from tests.made_notebooks import IMPORTS, made
+from tradingbot.api.checks import Checked
+from tradingbot.ops.checkup import Finding, Verdict
 from tradingbot.ops.report.child import GRACE_S
 from tradingbot.ops.report.index import Report, forget_old, list_reports, write_index, write_record
-from tradingbot.ops.report.page import findings_table
+from tradingbot.ops.report.page import findings_table, report_html
 from tradingbot.ops.report.process import MARK
 
 HOSTILE = (
@@ -66,7 +71,8 @@ home: str = ""  # the folder that everything lives under
 """
 FAILS = (
     IMPORTS
-    + 'tb.conclude([Finding("disk", Verdict.FAILED, "it is <full>", fix="make room"), Finding("a", Verdict.OK, "b")])'
+    + 'found = [Finding("disk", Verdict.FAILED, "it is <full>", fix="make room"), Finding("a", Verdict.OK, "b")]\n'
+    + 'tb.conclude(found, "NO-GO")'
 )
 CELLS: dict[str, tuple[str, ...]] = {
     "forever": (FOREVER.replace("pass", "import time; time.sleep(1)"), "print('never')"),
@@ -209,7 +215,7 @@ def test_a_kernel_takes_no_port(runs: dict[str, Run]) -> None:
 @pytest.mark.parametrize(
     ("name", "code", "verdict", "says"),
     [
-        ("fails", 1, "failed", "1 of 2 checks failed: disk"),
+        ("fails", 1, "failed", "NO-GO. 1 of 2 checks failed: disk"),
         ("raises", 1, "failed", "ZeroDivisionError: division by zero in cell 5 of 7 under 'The part that matters'"),
         ("group", 1, "failed", "ExceptionGroup: unhandled errors in a TaskGroup (1 sub-exception) in cell 5 of 7"),
         ("context", 1, "failed", "OSError: later in cell 5 of 6"),
@@ -312,6 +318,33 @@ def test_hostile_text_is_shown_as_text(runs: dict[str, Run]) -> None:
     assert "<script" not in index
 
 
+def test_checks_that_a_page_begins_with_are_not_shown_again_below() -> None:
+    """In their place stands what the cell has beside them; checks that the notebook does not conclude with stay."""
+    said, other = (Checked(name, "/s", "ok", (Finding(name, Verdict.OK, f"{name} is well"),)) for name in ("a", "b"))
+    cells = []
+    for checked in (said, other):
+        data, metadata = checked._repr_mimebundle_()
+        outputs = [nbformat.v4.new_output("execute_result", data, metadata=metadata)]
+        cells.append(nbformat.v4.new_code_cell("checked", outputs=outputs))
+    record = report("made_20260101T000000Z", 1, findings=[finding.to_record() for finding in said.findings])
+    page = report_html(nbformat.v4.new_notebook(cells=cells), record.to_record())
+    assert [page.count(f"{name} is well") for name in ("a", "b")] == [1, 1]
+    assert page.index("a is well") < page.index("a /s: 1 ok") < page.index("b is well")
+
+
+def test_a_stamp_tells_the_settings_of_the_bot_from_those_of_the_command() -> None:
+    """A report is about a session; where none has told of itself that is said."""
+    empty = nbformat.v4.new_notebook()
+    stamped = partial(report, "made_20260101T000000Z", 1, settings_fingerprint="aaaa")
+    for facts, words in (
+        (("S1", "bbbb"), "bbbb, of session S1, the last one there when this run began; aaaa, of this command"),
+        (("S1", "aaaa"), "this command's own are the same"),
+        (("", ""), "aaaa, of this command; no bot had told of itself there"),
+    ):
+        told = dict(zip(("session", "session_fingerprint"), facts, strict=True))
+        assert words in unescape(report_html(empty, stamped(**told).to_record()))
+
+
 def test_a_long_output_is_cut_on_the_page_and_whole_in_the_notebook(runs: dict[str, Run]) -> None:
     """10,000 lines are no page to read; what no person reads is not kept at all."""
     run = runs["floods"]
@@ -347,20 +380,24 @@ def test_runs_at_a_time_leave_one_whole_index(runs: dict[str, Run]) -> None:
 
 @pytest.fixture
 def forever(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Give a run whose cell does not end, once it is in that cell."""
+    """Give a run whose cell does not end, once it is in that cell; its stderr is a terminal, which is told so."""
     made(tmp_path / "forever.ipynb", FOREVER)
     (tmp_path / "home").mkdir()
     scratch = tmp_path / "tmp"
     scratch.mkdir()
     heed = partial(signal.signal, signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it
     words = command(tmp_path / "home", str(tmp_path / "forever.ipynb"))
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    ours, theirs = pty.openpty()
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": theirs, "text": True}
     environ = {**os.environ, "TMPDIR": str(scratch)}
-    with subprocess.Popen(words, env=environ, preexec_fn=heed, **pipes) as process:  # noqa: PLW1509
-        assert process.stderr is not None
-        for line in process.stderr:
-            if line.startswith("cell 5 of 6"):
-                break
+    with (
+        subprocess.Popen(words, env=environ, preexec_fn=heed, **pipes) as process,  # noqa: PLW1509
+        os.fdopen(ours, "rb", 0) as terminal,
+    ):
+        os.close(theirs)
+        told = b""
+        while b"\rcell 5 of 6" not in told:
+            told += terminal.read(1024)
         saved = tmp_path / "home" / "reports"
         while not any("running" in path.read_text() for path in saved.glob("*.partial")):
             time.sleep(0.05)
@@ -377,8 +414,8 @@ def test_a_signal_ends_a_run_and_keeps_what_it_had(
 ) -> None:
     """With the exit code of the signal, a report that is marked, and no process left."""
     forever.send_signal(number)
-    stdout, stderr = forever.communicate(timeout=60)
-    assert forever.returncode == code, stderr
+    stdout, _ = forever.communicate(timeout=60)
+    assert forever.returncode == code, stdout
     assert f"INCOMPLETE forever: {word}" in stdout
     assert "in cell 5 of 6 under 'The part that matters', which begins with 'import subprocess'" in stdout
     page = next((tmp_path / "home" / "reports").glob("*_incomplete.html")).read_text()
@@ -450,10 +487,9 @@ def test_a_disk_that_fills_is_one_line_and_what_was_executed_is_kept(tmp_path: P
     notebook = made(tmp_path / "fills.ipynb", fill, "print('y' * 300_000)", parameters="home: str = ''  # where")
     with machine.tmpfs(tmp_path / "disk", "size=30m") as home:
         done = call(home, str(notebook))
-        last = done.stderr.splitlines()[-1]
-        assert (done.returncode, done.stdout) == (2, "")
-        assert last.startswith("tradingbot: No space left on device: the report in ")
-        assert ".ipynb.partial, and the next report" in last
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+        assert done.stderr.startswith("tradingbot: No space left on device: the report in ")
+        assert ".ipynb.partial, and the next report" in done.stderr
         again = call(home, str(notebook))
         assert (again.returncode, again.stdout) == (2, "")
         assert "nothing was run" in again.stderr

@@ -32,15 +32,17 @@ from tradingbot.io.home import Home
 from tradingbot.io.lines import decode
 from tradingbot.io.override_file import CLEAR, Override, change_overrides, read_entries
 from tradingbot.io.overrides import read_settings
+from tradingbot.ops.jobs import BusyError, one_at_a_time
 from tradingbot.ops.rollback import rollback
 from tradingbot.ops.rollback import store as rollback_store
 from tradingbot.ops.rollback.plan import PROFILES, Plan
 from tradingbot.ops.rollback.rollback import RollbackError, execute, plan_rollback, plan_undo
-from tradingbot.ops.rollback.store import BusyError, Stored, find, lock_rollbacks, past_rollbacks
+from tradingbot.ops.rollback.store import Stored, find, past_rollbacks
 
 STEPS = ("begin", "backup", "overrides", "adopted", "restart", "check", "end")
 WRITERS = (
-    "tradingbot.ops.rollback.store.make_folder", "tradingbot.ops.rollback.store.write_atomic",
+    "tradingbot.ops.jobs.make_folder", "tradingbot.ops.rollback.store.make_folder",
+    "tradingbot.ops.rollback.store.write_atomic",
     "tradingbot.ops.rollback.rollback.append_audit", "tradingbot.ops.rollback.rollback.write_atomic",
     "tradingbot.ops.rollback.rollback.make_folder", "tradingbot.io.override_file.append_audit",
     "tradingbot.io.override_file.write_atomic", "tradingbot.ops.rollback.store.Stored.record",
@@ -288,7 +290,7 @@ def test_of_two_at_once_one_does_it(tmp_path: Path) -> None:
 
 def test_while_one_is_at_work_another_is_refused(tmp_path: Path) -> None:
     """Exit 3, and nothing is stored."""
-    with lock_rollbacks(tmp_path / "state"):
+    with one_at_a_time(tmp_path / "state", "rollback"):
         done = call(tmp_path, "rollback", "anchor", "--why", "x", "--yes")
     assert (done.returncode, "another rollback is at work" in done.stderr) == (3, True), done.stderr
     assert past_rollbacks(tmp_path / "state") == []

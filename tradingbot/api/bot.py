@@ -60,7 +60,7 @@ class Status(Shown):
     def html(self) -> str:
         """Return it as HTML: what is first in the table is nearest to its threshold."""
         from tradingbot.ui.html_tables import Html, headline, paragraphs, preformatted, table
-        from tradingbot.ui.plain import COLUMNS, cells, header, status_text
+        from tradingbot.ui.plain import cells, columns, header, status_text
 
         state = str(self.bot["state"])
         head = headline(STATE_WORDS.get(state, state), self.says)
@@ -69,7 +69,7 @@ class Status(Shown):
         try:
             lines = [*self.complaints, *header(self.record)]
             rows = [cells(row) for row in sorted(self.record["symbols"], key=_nearness)]
-            body = paragraphs(lines) + table(COLUMNS, rows, range(1, 6)) + self._latest()
+            body = paragraphs(lines) + table(columns(self.record), rows, range(1, 6)) + self._latest()
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError):
             body = preformatted(status_text(self.record))  # a bot of another version
         return Html(head + body)
@@ -77,11 +77,12 @@ class Status(Shown):
     def _latest(self) -> str:
         from tradingbot.ui.explanation import utc_text
         from tradingbot.ui.html_tables import table
+        from tradingbot.ui.plain import reference_name
 
         decisions = [
             (
                 utc_text(d["ts_ms"], "%Y-%m-%d %H:%M:%S"), d["symbol"], f"{d['last']:.6g}", f"{d['drop_pct']:+.2f}",
-                d["reference_source"], d["outcome"], ", ".join(d["reasons"]), d["decision_id"],
+                reference_name(d["reference_source"]), d["outcome"], ", ".join(d["reasons"]), d["decision_id"],
             )
             for d in self.record["decisions"][-DECISIONS:][::-1]
         ]  # fmt: skip

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tradingbot.api.shown import Place, Shown, effective_at, frame_of, home_at
 from tradingbot.ops.checkup import Finding, Verdict, findings_text, worst
+from tradingbot.ops.report.page import PAGE_KEY
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,11 +69,20 @@ class Checked(Shown):
 
     def html(self) -> str:
         """Return it as HTML: the verdict, then what failed, then all else, each with what it rests on and its fix."""
-        from tradingbot.ui.html_tables import Html, headline
+        from tradingbot.ui.html_tables import Html
 
-        return Html(
-            headline(self.verdict, f"{self.what} {self.place}: {_counts(self.findings)}") + findings_html(self.findings)
-        )
+        return Html(self._head() + findings_html(self.findings) + self._kept())
+
+    def _head(self) -> str:
+        from tradingbot.ui.html_tables import headline
+
+        return headline(self.verdict, f"{self.what} {self.place}: {_counts(self.findings)}")
+
+    def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return it for a notebook; the page of a report that begins with these checks does not repeat them."""
+        checks = [finding.to_record() for finding in self.findings]
+        own = {"checks": checks, "instead": self._head() + _evidence_html(self.findings) + self._kept()}
+        return {"text/plain": repr(self), "text/html": self.html()}, {PAGE_KEY: own}
 
     def _kept(self) -> str:
         from tradingbot.ui.html_tables import paragraphs
@@ -87,7 +97,7 @@ class Checked(Shown):
 
 def findings_html(findings: Iterable[Finding]) -> str:
     """Return findings as an HTML table, failures first; below it what each rests on."""
-    from tradingbot.ui.html_tables import details, mark, table
+    from tradingbot.ui.html_tables import mark, table
 
     ordered = sorted(findings, key=lambda each: ORDER.index(each.verdict))
     rows = []
@@ -96,10 +106,16 @@ def findings_html(findings: Iterable[Finding]) -> str:
         fix = "" if finding.verdict in (Verdict.OK, Verdict.NOT_APPLICABLE) else finding.fix
         to_do = "\n".join(filter(None, (fix, helps)))
         rows.append((mark(finding.verdict.value), finding.name, finding.says, to_do, f"{finding.seconds:.1f}"))
-    facts = [(finding.name, name, _spelt(value)) for finding in ordered for name, value in finding.evidence.items()]
-    evidence = table(("check", "fact", "value"), facts)
     checks = table(("verdict", "check", "what was found", "what to do", "took (s)"), rows, (4,))
-    return checks + (details("evidence: what each verdict rests on", evidence) if facts else "")
+    return checks + _evidence_html(ordered)
+
+
+def _evidence_html(findings: Iterable[Finding]) -> str:
+    from tradingbot.ui.html_tables import details, table
+
+    facts = [(finding.name, name, _spelt(value)) for finding in findings for name, value in finding.evidence.items()]
+    title, head = "evidence: what each verdict rests on", ("check", "fact", "value")
+    return details(title, table(head, facts)) if facts else ""
 
 
 def not_applicable(name: str, why: str) -> Checked:

@@ -75,7 +75,9 @@ def _again(study: DropTriggerStudy) -> Finding:
     if found is None:
         return Finding("run again", Verdict.NOT_APPLICABLE, "what is recorded cannot be run again")
     if found.is_cut_off or found.unrecorded:
-        return Finding("run again", Verdict.NOT_APPLICABLE, "not all of it was run again: tradingbot prove says more")
+        limit, gaps = f"the limit of {study.limit_s:g} s came first", plural(len(found.unrecorded), "stretch", "es")
+        why = limit if found.is_cut_off else f"{gaps} not recorded; tradingbot prove says more"
+        return Finding("run again", Verdict.NOT_APPLICABLE, f"not all of it was run again: {why}")
     ours = {one.decision_id for one in found.variants[0].decisions if study.is_told(one.decision_id)}
     theirs = {name for name in study.recorded.decisions["decision_id"] if study.is_told(name)}
     if ours == theirs:

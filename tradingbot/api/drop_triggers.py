@@ -103,6 +103,11 @@ class DropTriggerStudy(StudyPictures):
     Returns are those of a buyer at the ask who sells at the bid, in %, before fees; money is in quote; times are UTC.
     """
 
+    @property
+    def answer(self) -> str:
+        """Return the shortest answer."""
+        return harmless(self.headline()[0])
+
     def headline(self) -> list[str]:
         """Return the answer in a few sentences, the shortest first."""
         if self.is_empty:

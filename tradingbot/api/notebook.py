@@ -9,7 +9,7 @@ from typing import Any
 
 from tradingbot.errors import TradingBotError
 from tradingbot.ops.checkup import Finding, Verdict, findings_text
-from tradingbot.ops.report.page import FINDINGS_TYPE, findings_table
+from tradingbot.ops.report.page import FINDINGS_TYPE, PAGE_KEY, findings_table
 
 __all__ = ["CheckFailedError", "conclude", "prepare_notebook"]
 
@@ -113,28 +113,26 @@ def _dead_tasks() -> list[Finding]:
 class _Conclusion:
     """Show findings: as a table in a notebook, in words elsewhere, and as JSON for the runner of reports."""
 
-    def __init__(self, findings: list[Finding]) -> None:
-        self._findings = findings
+    def __init__(self, findings: list[Finding], answer: str) -> None:
+        self._findings, self._answer = findings, answer
 
     def __repr__(self) -> str:
         return findings_text(self._findings)
 
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         records = [finding.to_record() for finding in self._findings]
-        return {
-            "text/plain": repr(self),
-            "text/html": findings_table(records),
-            FINDINGS_TYPE: records,
-        }
+        shown = {"text/plain": repr(self), "text/html": findings_table(records), FINDINGS_TYPE: records}
+        return shown, {PAGE_KEY: {"answer": self._answer}}
 
 
-def conclude(findings: Iterable[Finding]) -> None:
+def conclude(findings: Iterable[Finding], answer: str = "") -> None:
     """Show the checks that a notebook rests on; raise CheckFailedError where one failed. The last cell of each.
 
-    A background task that died, and that no cell has awaited, is one more failure.
+    A report begins with `answer`: what the notebook has found, in a word or a sentence. A background task that died,
+    and that no cell has awaited, is one more failure.
     """
     rows = [*findings, *_dead_tasks()]
-    conclusion = _Conclusion(rows)
+    conclusion = _Conclusion(rows, answer)
     try:
         from IPython import get_ipython
     except ImportError:

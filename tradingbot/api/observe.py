@@ -251,6 +251,18 @@ class LiveView:
         parts = (screen.banner, screen.table, screen.decisions, screen.troubles)
         return Summary(parts, self._png, tuple(self.findings()))
 
+    @property
+    def answer(self) -> str:
+        """Return in one sentence how the bot stood, and how near a trigger was."""
+        from tradingbot.ui.dashboard import rows
+        from tradingbot.ui.live_html import nearest
+
+        says, near = self._seen.says, ""
+        if self._seen.standing.lives:
+            with contextlib.suppress(*DAMAGED):
+                near = f"; {nearest(rows(self._seen.status))}"
+        return f"{says}{near}"
+
     def findings(self) -> list[Finding]:
         """Return whether the bot lived, saw its market and recorded it, as far as this view saw."""
         watch = Watch(self._first, self._seen, self._statuses, len(self._sids), self._watched_s, self._complaints)
@@ -278,6 +290,17 @@ class LiveView:
         if not control.is_running(self.state_dir):
             return "kill switch on; no bot is running there now: it holds for the next one"
         return "kill switch on: no new position; the banner says KILLED once the bot has seen it"
+
+    def give_reason(self, why: str) -> str:
+        """Put the reason to a halt that came before it; return what came of it. It never switches anything on."""
+        from tradingbot.io.audit import append_audit
+        from tradingbot.ops import control
+
+        append_audit(self.state_dir, "kill", why)
+        if not (self.state_dir / "KILL").exists():
+            return "the kill switch is off again; the reason is in the audit"
+        control.kill(self.state_dir, why)
+        return "kill switch on, with its reason"
 
     def arm(self, why: str) -> str:
         """Switch the kill switch off, as `tradingbot arm` does; return what came of it."""

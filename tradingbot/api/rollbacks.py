@@ -64,6 +64,20 @@ class RolledBack(Shown):
         return {change["key"]: change["new_value"] for change in self.plan["changes"]}
 
     @property
+    def answer(self) -> str:
+        """Return in one sentence what came of it."""
+        if self.state == "planned":
+            return f"{self._what()}: only planned, nothing was changed"
+        word = self.state if self.exit_code == 0 else "failed"
+        return f"{self._what()}: {word}"
+
+    def _what(self) -> str:
+        plan = self.plan
+        if plan["undoes"]:
+            return f"undo of rollback {plan['undoes']} ({plan['profile']})"
+        return f"roll back {plan['profile']}"
+
+    @property
     def findings(self) -> tuple[Finding, ...]:
         """Return what is to be concluded from it: each check, or that nothing was done."""
         if self.report is None:
@@ -104,12 +118,7 @@ class RolledBack(Shown):
         from tradingbot.ops.rollback.text import notes_ahead, notes_behind
         from tradingbot.ui.html_tables import Html, headline, paragraphs
 
-        plan = self.plan
-        what = (
-            f"undo of rollback {plan['undoes']} ({plan['profile']})"
-            if plan["undoes"]
-            else f"roll back {plan['profile']}"
-        )
+        plan, what = self.plan, self._what()
         if self.held:
             why = "dry_run is True, nothing was changed" if self.state == "planned" else "all of it is so already"
             return headline(self.state, f"{what}: {why}")

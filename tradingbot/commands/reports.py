@@ -60,7 +60,7 @@ def report(arguments: argparse.Namespace) -> int:
     from tradingbot.ui.report_text import finished_text
 
     place = _place(arguments)
-    progress = None if arguments.json and not sys.stderr.isatty() else _progress
+    progress = _progress if sys.stderr.isatty() else None
     try:
         done = run_report(
             arguments.name, arguments.parameters, place,
@@ -135,11 +135,8 @@ def _as_environment(arguments: argparse.Namespace) -> dict[str, str]:
 
 
 def _progress(what: str, done: int, total: int) -> None:
-    """Say on stderr how far it is: on a terminal in one line that is written over, elsewhere in a line each."""
-    if sys.stderr.isatty():
-        print(f"\r{what} {done} of {total} ", end="", file=sys.stderr, flush=True)
-    elif done:
-        print(f"{what} {done} of {total}", file=sys.stderr, flush=True)
+    """Say on a terminal how far it is, in one line that is written over."""
+    print(f"\r{what} {done} of {total} ", end="", file=sys.stderr, flush=True)
 
 
 def notebooks(arguments: argparse.Namespace) -> int:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Picture", "Table", "harmless", "label"]
 
 _STYLE = "style='max-width:1240px'"
+_WHOLE = 24  # characters of a cell that stay in one line; a time has 19
 _DPI = 96  # 12.8 inches are 1,230 pixels: a page of 1,280
 
 
@@ -72,7 +73,8 @@ class Table:
         def row(values: Iterable[str], tag: str) -> str:
             told = []
             for value, is_text in zip(values, texts, strict=True):
-                side, wrap = "left" if is_text else "right", "normal" if len(value) > 60 else "nowrap"
+                side = "left" if is_text else "right"
+                wrap = "normal" if tag == "th" or len(value) > _WHOLE else "nowrap"
                 told.append(f"<{tag} style='text-align:{side};white-space:{wrap}'>{escape(value)}</{tag}>")
             return f"<tr>{''.join(told)}</tr>"
 

@@ -14,18 +14,19 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from tradingbot.ui.plain import COLUMNS, LEFT, cells, header, printable
+from tradingbot.ui.plain import LEFT, cells, columns, header, printable, reference_name
 
-__all__ = ["WIDE_COLUMNS", "Row", "decision_text", "render", "rows", "showing_dashboard", "trouble_text"]
+__all__ = ["DROP", "WIDE_COLUMNS", "Row", "decision_text", "render", "rows", "showing_dashboard", "trouble_text"]
 
 DECISIONS, TROUBLES = 6, 3
+DROP = 2  # the place of "drop %" among the columns
 NEAR_PCT = 0.3  # so close above its threshold, or under it, a symbol stands out
 WIDE_COLUMNS = ("age of anchor", "cause", "age of data", "triggers")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Hold a symbol as it is shown: its texts under COLUMNS and under WIDE_COLUMNS, and how far it has fallen.
+    """Hold a symbol as it is shown: its texts under the columns and under WIDE_COLUMNS, and how far it has fallen.
 
     `drop_share` is the fall as a share of the one that triggers (1: at the threshold), `limit_pct` where the threshold
     stands, in % from the reference; both None without a price. `is_near` says that a trigger is close.
@@ -66,7 +67,7 @@ def render(status: Mapping[str, Any], width: int = 120) -> Group:
     first, *others = header(status)
     lines = [Text(first, style="bold"), *map(Text, others)]
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    for column in (*COLUMNS, *WIDE_COLUMNS) if wide else COLUMNS:
+    for column in (*columns(status), *(WIDE_COLUMNS if wide else ())):
         left = column in (*LEFT, "cause")
         least = None if column == "state" else 9 if column == "symbol" else len(column)  # the state gives way first
         table.add_column(column, justify="left" if left else "right", no_wrap=True, min_width=least)
@@ -85,7 +86,7 @@ def render(status: Mapping[str, Any], width: int = 120) -> Group:
 def _cells(row: Row, wide: bool) -> list[Text]:
     texts = [Text(text) for text in row.cells]
     if row.is_near:
-        texts[COLUMNS.index("drop %")].stylize("bold red")
+        texts[DROP].stylize("bold red")
     return [*texts, *map(Text, row.wide_cells)] if wide else texts
 
 
@@ -94,7 +95,8 @@ def decision_text(d: Mapping[str, Any]) -> str:
     when = datetime.fromtimestamp(d["ts_ms"] / 1000, UTC).strftime("%H:%M:%S")
     became = f"{d['outcome']}: {', '.join(d['reasons'])}" if d["reasons"] else d["outcome"]
     return printable(
-        f"{when} {d['symbol']} {d['last']:.6g} is {d['drop_pct']:.2f} % from its {d['reference_source']}, {became}"
+        f"{when} {d['symbol']} {d['last']:.6g} is {d['drop_pct']:.2f} %"
+        f" from its {reference_name(d['reference_source'])}, {became}"
     )
 
 

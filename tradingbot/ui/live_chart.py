@@ -91,9 +91,8 @@ class LiveChart:
         """Return the chart; `decisions` are of any symbol and time, those of this one in its span are marked."""
         shown = [d for d in decisions if d["symbol"] == symbol and prices and d["ts_ms"] >= prices[0].ts_ms]
         self._set("price", [(p.ts_ms, p.last) for p in prices])
-        is_anchored = any(level.anchor is not None and level.anchor == level.reference for level in levels)
-        self._set("anchor", [(p.ts_ms, p.anchor) for p in levels] if is_anchored else [])
-        self._set("reference", [] if is_anchored else [(p.ts_ms, p.reference) for p in levels])
+        self._set("anchor", [(p.ts_ms, p.anchor) for p in levels])
+        self._set("reference", [(p.ts_ms, p.reference if p.anchor is None else None) for p in levels])
         self._set("threshold", [(p.ts_ms, p.threshold) for p in levels])
         self._set("peak", [(p.ts_ms, p.peak) for p in levels])
         for outcome in MARKS:
@@ -115,7 +114,7 @@ class LiveChart:
         return file.getvalue()
 
     def _set(self, name: str, points: Sequence[tuple[int, float | None]]) -> None:
-        points = _thinned(points)
+        points = _thinned(points if any(value is not None for _, value in points) else ())
         times: list[int] = []
         values: list[float] = []
         for ts_ms, value in points:

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from tradingbot.ui.dashboard import WIDE_COLUMNS, Row, rows, trouble_text
+from tradingbot.ui.dashboard import DROP, WIDE_COLUMNS, Row, rows, trouble_text
 from tradingbot.ui.explanation import blocking_text, utc_text
-from tradingbot.ui.plain import COLUMNS, LEFT, header, printable
+from tradingbot.ui.plain import LEFT, columns, header, printable, reference_name
 
 __all__ = ["BLUE", "ORANGE", "RED", "banner", "decisions_table", "message", "symbols_table", "troubles"]
 
@@ -21,6 +21,7 @@ TONES = {
 TROUBLES = 3
 FONT = "font:13px/1.45 var(--jp-ui-font-family,system-ui,sans-serif);color:var(--jp-ui-font-color1,#222)"
 CELL = "padding:1px 5px 1px 3px;white-space:nowrap"  # twelve columns fit beside the margins of a notebook at 1280 px
+BAR_HEAD = "of the trigger's drop"
 BAR = 84  # px from no fall to the threshold
 
 
@@ -59,28 +60,28 @@ def nearest(found: Sequence[Row]) -> str:
 
 def symbols_table(status: Mapping[str, Any]) -> str:
     """Return the live table, with a bar a symbol for how much of the fall that triggers has been fallen."""
-    columns = (*COLUMNS, *WIDE_COLUMNS)
-    place = COLUMNS.index("drop %") + 1
-    names = [*columns[:place], "of the trigger's drop", *columns[place:]]
+    names = [*columns(status), *WIDE_COLUMNS]
+    names.insert(DROP + 1, BAR_HEAD)
+    lefts = [name in (*LEFT, "cause", BAR_HEAD) for name in names]
     head = "".join(
-        f'<th style="{CELL};text-align:{"left" if name in (*LEFT, "cause", names[place]) else "right"};'
+        f'<th style="{CELL};text-align:{"left" if left else "right"};'
         f'position:sticky;top:0;background:var(--jp-layout-color1,#fff)">{name}</th>'
-        for name in names
+        for name, left in zip(names, lefts, strict=True)
     )
-    body = "".join(_row(row, place) for row in rows(status))
+    body = "".join(_row(row, lefts) for row in rows(status))
     return (
         f'<div style="{FONT};max-height:380px;overflow:auto"><table style="border-collapse:collapse;'
         f'font-variant-numeric:tabular-nums"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
     )
 
 
-def _row(row: Row, place: int) -> str:
-    columns = (*COLUMNS, *WIDE_COLUMNS)
+def _row(row: Row, lefts: Sequence[bool]) -> str:
+    texts = [escape(text) for text in (*row.cells, *row.wide_cells)]
+    texts.insert(DROP + 1, _bar(row))
     cells = [
-        f'<td style="{CELL};text-align:{"left" if name in (*LEFT, "cause") else "right"}">{escape(text)}</td>'
-        for name, text in zip(columns, (*row.cells, *row.wide_cells), strict=True)
+        f'<td style="{CELL};text-align:{"left" if left else "right"}">{text}</td>'
+        for text, left in zip(texts, lefts, strict=True)
     ]
-    cells.insert(place, f'<td style="{CELL}">{_bar(row)}</td>')
     weight = ' style="font-weight:700"' if row.is_near else ""
     return f"<tr{weight}>{''.join(cells)}</tr>"
 
@@ -119,7 +120,7 @@ def _decision(d: Mapping[str, Any]) -> tuple[str, ...]:
     entered = "nothing blocked it" if d["outcome"] == "entered" else "GLOBAL_TRADING is off"
     return (
         utc_text(d["ts_ms"]).removesuffix(" UTC"), d["symbol"], f"{d['last']:.6g}", f"{d['drop_pct']:+.2f}",
-        f"{d['reference_source']} {d['reference']:.6g}", f"{d['threshold']:.6g}", d["outcome"],
+        f"{reference_name(d['reference_source'])} {d['reference']:.6g}", f"{d['threshold']:.6g}", d["outcome"],
         blocking_text(d) or entered,
     )  # fmt: skip
 

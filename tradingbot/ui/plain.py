@@ -7,9 +7,15 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-__all__ = ["COLUMNS", "cells", "header", "json_text", "printable", "printable_lines", "status_text"]
+__all__ = [
+    "cells", "columns", "header", "json_text", "printable", "printable_lines", "reference_name", "status_text",
+]  # fmt: skip
 
-COLUMNS = ("symbol", "last", "drop %", "anchor", "to trigger %", "spread %", "state")
+REFERENCES = {
+    "anchor": "anchor", "session": "session peak", "rolling": "window peak", "hybrid": "higher peak",
+    "legacy_peak": "window peak",
+}  # fmt: skip
+"""What a drop is measured from, by its name in status.json."""
 HARMLESS = ("duplicate", "out_of_order")  # no failure of the feed, and nothing that anybody need look at
 LEFT = ("symbol", "state")  # the others are numbers, and stand right
 
@@ -68,8 +74,20 @@ def _health(status: Mapping[str, Any]) -> str:
     return ", ".join(f"{count} {word}" for count, word in ills if count) or "good"
 
 
+def reference_name(source: str) -> str:
+    """Return in words what a drop is measured from."""
+    return REFERENCES.get(source, printable(str(source)))
+
+
+def columns(status: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the heads of the table: the reference's is what drops are measured from."""
+    sources = {row["reference_source"] for row in status["symbols"]}
+    reference = reference_name(sources.pop()) if len(sources) == 1 else "reference"
+    return ("symbol", "last", "drop %", reference, "to trigger %", "spread %", "state")
+
+
 def cells(row: Mapping[str, Any]) -> list[str]:
-    """Return the texts of a symbol under COLUMNS."""
+    """Return the texts of a symbol under the columns."""
     retry = row["retry"]
     state = row["state"] if retry is None else f"{row['state']}, retry in {retry['in_s']:.0f} s, {retry['error'][:24]}"
     return [
@@ -91,12 +109,15 @@ def status_text(status: Mapping[str, Any]) -> str:
     """Return a status as people read it; one that is of another version, and so no table, as JSON."""
     try:
         lines = list(header(status))
-        rows = [COLUMNS, *(cells(row) for row in status["symbols"])]
+        head = columns(status)
+        rows = [head, *(cells(row) for row in status["symbols"])]
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError):
         return json_text(status)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        columns = zip(COLUMNS, row, widths, strict=True)
-        fitted = [text.ljust(width) if name in LEFT else text.rjust(width) for name, text, width in columns]
+        fitted = [
+            text.ljust(width) if name in LEFT else text.rjust(width)
+            for name, text, width in zip(head, row, widths, strict=True)
+        ]
         lines.append(" ".join(fitted).rstrip())
     return "\n".join(lines)

@@ -45,6 +45,7 @@ class Steering(Protocol):
     """Do what a click asks for; each returns what came of it, in words, and raises TradingBotError or OSError."""
 
     def halt(self, why: str) -> str: ...  # noqa: D102
+    def give_reason(self, why: str) -> str: ...  # noqa: D102  (of a halt that came before it)
     def arm(self, why: str) -> str: ...  # noqa: D102
     def plan(self, flag: str, on: bool | None) -> str: ...  # noqa: D102
     def switch(self, flag: str, on: bool | None, why: str) -> str: ...  # noqa: D102
@@ -65,6 +66,7 @@ class Panel:
 
         self._steering = steering
         self._pending: Callable[[str], str] | None = None
+        self._used: Any = None  # the field of the reason before, to which one that a click overtook may still come
         self._is_told = False
         self.defects: list[Exception] = []
         self._banner, self._table, self._decisions, self._troubles = (w.HTML() for _ in range(4))
@@ -146,7 +148,7 @@ class Panel:
 
     def close(self) -> None:
         """Take every widget away, so that the kernel keeps none of them."""
-        for widget in _all(self.root):
+        for widget in (*_all(self.root), *([self._used] if self._used is not None else ())):
             widget.close()
 
     def _say(self, text: str, is_bad: bool = False) -> None:
@@ -179,14 +181,25 @@ class Panel:
         self._ask(self._steering.plan(name, on), lambda why: self._steering.switch(name, on, why))
 
     def _halt_now(self) -> None:
+        """Halt at once: a reason that is still on its way follows; one that was typed for a change stays with it."""
+        if self._pending is not None:
+            kept = "the reason in the field stays with the change that is to be confirmed"
+            self._say(f"{self._steering.halt('')}\n{kept}")
+            return
         self._say(self._steering.halt(self._why.value.strip()))
+        self._why.observe(self._guarded(self._reason_came), names="value")
         self._renew_reason()
 
+    def _reason_came(self, change: Mapping[str, Any]) -> None:
+        if why := change["new"].strip():
+            self._say(self._steering.give_reason(why))
+
     def _renew_reason(self) -> None:
-        """Put an empty field in the place of the one that was used."""
-        used, self._why = self._why, _reason()
+        """Put an empty field in the place of the one that was used, which goes when the next one is."""
+        if self._used is not None:
+            self._used.close()
+        self._used, self._why = self._why, _reason()
         self._buttons.children = (*self._buttons.children[:-1], self._why)
-        used.close()
 
     def _ask_arm(self) -> None:
         self._ask("ARM: the kill switch goes off, and the bot may open positions again", self._steering.arm)
@@ -260,22 +273,29 @@ def _reason() -> Any:
 
 def _soon(act: Callable[[], None]) -> None:
     """Do something once a change that the browser held back has come in: a click may overtake it."""
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
+    loop = _running_loop()
+    if loop is None:
         act()
     else:
         loop.call_later(HELD_BACK_S, act)
 
 
-def _acknowledge(widget: Any) -> None:
-    """Have the browser told that each of its messages was handled, also while a cell runs.
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
-    ipykernel does not say so then, and the browser would hold back every change of a widget but the first.
+
+def _acknowledge(widget: Any) -> None:
+    """Have changes of a widget handled where clicks are, and the browser told of each, also while a cell runs.
+
+    ipykernel may hand them to another thread, where they race with clicks; and it does not tell that they were
+    handled, so that the browser would hold back every one but the first.
     """
     from IPython import get_ipython
 
-    kernel = getattr(get_ipython(), "kernel", None)
+    kernel, loop = getattr(get_ipython(), "kernel", None), _running_loop()
     if kernel is None:
         return
 
@@ -284,7 +304,13 @@ def _acknowledge(widget: Any) -> None:
         done = {"execution_state": "idle"}
         kernel.session.send(kernel.iopub_socket, "status", done, parent=message, ident=b"kernel.status")
 
-    widget.comm.on_msg(handle)
+    def take(message: Mapping[str, Any]) -> None:
+        if loop is None or loop is _running_loop():
+            handle(message)
+        else:
+            loop.call_soon_threadsafe(handle, message)
+
+    widget.comm.on_msg(take)
 
 
 def _all(widget: Any) -> list[Any]:

@@ -17,14 +17,16 @@ from tradingbot import __version__
 from tradingbot.errors import Unrecoverable, UsageError
 from tradingbot.io.audit import append_audit, user
 from tradingbot.io.overrides import Effective
+from tradingbot.io.reserve import with_reserve
 from tradingbot.io.segments import make_folder, sync_folder
 from tradingbot.io.state_files import lock_owner
 from tradingbot.ops.cleanup.archive_write import Source, pack_verified
 from tradingbot.ops.cleanup.archives import ArchiveError, Contents, Progress, contents_of
 from tradingbot.ops.cleanup.plan import KINDS, File, Item, archive_name, consequences, find, folder_of, identity, roots
 from tradingbot.ops.cleanup.restore import Restored, Restoring, plan_restore, restore
-from tradingbot.ops.cleanup.store import END, Plan, Stored, begin, lock_cleanups, unfinished, with_reserve
+from tradingbot.ops.cleanup.store import END, Plan, Stored, begin, unfinished
 from tradingbot.ops.cleanup.ticks import delete_ticks
+from tradingbot.ops.jobs import one_at_a_time
 
 __all__ = [
     "CleanError", "Plan", "Report", "Restored", "Restoring", "Stored", "execute", "plan_clean", "plan_restore",
@@ -154,7 +156,7 @@ def execute(effective: Effective, plan: Plan, progress: Progress | None = None) 
     Nothing is deleted before the archive has been read back and every file in it is what the manifest says. Raises
     BusyError where another one is at work, CleanError where a step fails, UsageError where nothing can be stored.
     """
-    with lock_cleanups(effective.state_dir):
+    with one_at_a_time(effective.state_dir, "cleanup"):
         stored = unfinished(effective.state_dir, plan.kinds)
         if stored is None or not Path(stored.done["archive"]["path"]).is_file():
             stored = begin(effective.state_dir, plan)

@@ -19,7 +19,7 @@ from tradingbot.io.state_files import lock_owner
 from tradingbot.io.streams import FOLDERS
 from tradingbot.ops.cleanup.archives import ArchiveError, Contents, Member, Progress, contents_of, unpack
 from tradingbot.ops.cleanup.plan import LOG_NAME, STREAMS, folder_of, report_of, roots
-from tradingbot.ops.cleanup.store import lock_cleanups
+from tradingbot.ops.jobs import one_at_a_time
 
 __all__ = ["Restored", "Restoring", "plan_restore", "restore"]
 
@@ -185,7 +185,7 @@ def restore(effective: Effective, archive: Path, why: str, progress: Progress | 
     has. Segments are sealed, and older than the newest of their series, so a bot may run. Raises what `plan_restore`
     raises, BusyError, and OSError.
     """
-    with lock_cleanups(effective.state_dir):
+    with one_at_a_time(effective.state_dir, "cleanup"):
         contents, plan = _look(effective, archive, progress)
         targets, wanted = _targets(effective), set(plan.wanted)
         running = lock_owner(effective.state_dir) is not None

@@ -5,27 +5,20 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tradingbot.errors import Unrecoverable, UsageError
 from tradingbot.io.reserve import with_reserve
 from tradingbot.io.segments import append_line, make_folder
-from tradingbot.io.state_files import LockHeldError, StateLock, write_atomic
+from tradingbot.io.state_files import write_atomic
 from tradingbot.ops.cleanup.plan import File, Item
+from tradingbot.ops.jobs import unwritable
 
-__all__ = ["BusyError", "Plan", "Stored", "begin", "lock_cleanups", "unfinished", "with_reserve"]
+__all__ = ["Plan", "Stored", "begin", "unfinished"]
 
 FOLDER = "cleanups"
 END = "end"
-
-
-class BusyError(Unrecoverable):
-    """Say that another cleanup is at work."""
-
-    exit_code = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,22 +112,6 @@ def _done(path: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-@contextlib.contextmanager
-def lock_cleanups(state_dir: Path) -> Iterator[None]:
-    """Let one cleanup at a time be at work; raise BusyError where another one is, UsageError where none can be."""
-    folder = state_dir / FOLDER
-    with contextlib.ExitStack() as stack:
-        try:
-            with_reserve(state_dir, lambda: make_folder(folder))
-            lock = StateLock(folder, int(time.time() * 1000))
-            with_reserve(state_dir, lambda: stack.enter_context(lock))
-        except LockHeldError:
-            raise BusyError(f"another cleanup is at work on {state_dir}: let it end, then try again") from None
-        except OSError as error:
-            raise _unwritable(folder, error) from None
-        yield
-
-
 def begin(state_dir: Path, plan: Plan) -> Stored:
     """Store a plan under an id that sorts behind all others; raise UsageError where it cannot be written."""
     folder = state_dir / FOLDER
@@ -147,9 +124,5 @@ def begin(state_dir: Path, plan: Plan) -> Stored:
         text = json.dumps(asdict(stored.plan)).encode()
         with_reserve(state_dir, lambda: write_atomic(stored.folder / "plan.json", text))
     except OSError as error:
-        raise _unwritable(folder, error) from None
+        raise unwritable(folder, error) from None
     return stored
-
-
-def _unwritable(folder: Path, error: OSError) -> UsageError:
-    return UsageError(f"nothing was changed: {folder} cannot be written: {error.strerror or error}")

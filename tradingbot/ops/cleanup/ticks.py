@@ -12,13 +12,13 @@ from tradingbot.io.jsonl import RotatingJSONLWriter, encode
 from tradingbot.io.jsonl_read import read_jsonl_tail
 from tradingbot.io.overrides import Effective
 from tradingbot.io.requests import DeleteTicks, put_request, signature
+from tradingbot.io.reserve import with_reserve
 from tradingbot.io.sealing import Deletion, apply_retention
 from tradingbot.io.segments import sync_folder
 from tradingbot.io.state_files import LockHeldError, StateLock
 from tradingbot.io.streams import FOLDERS, JOURNAL, Stream, event_record
 from tradingbot.ops.cleanup.archives import Progress
 from tradingbot.ops.cleanup.plan import Item
-from tradingbot.ops.cleanup.store import with_reserve
 from tradingbot.ops.rollback.restart import find_bot
 
 __all__ = ["delete_ticks"]

@@ -26,9 +26,10 @@ from tradingbot.ops.code.files import tree_of
 from tradingbot.ops.code.git import Git, open_checkout
 from tradingbot.ops.code.plan import KIND, plan_code
 from tradingbot.ops.code.trial import python_of, try_environment, try_observe, try_tests
+from tradingbot.ops.jobs import one_at_a_time
 from tradingbot.ops.rollback.plan import Plan
 from tradingbot.ops.rollback.restart import find_bot, running_bot
-from tradingbot.ops.rollback.store import END, Stored, begin, lock_rollbacks, past_rollbacks
+from tradingbot.ops.rollback.store import END, Stored, begin, past_rollbacks
 
 __all__ = ["CodeReport", "CodeRollbackError", "execute_code", "leftovers", "plan_back", "plan_code"]
 
@@ -130,12 +131,12 @@ def execute_code(effective: Effective, plan: Plan, tell: Tell | None = None) -> 
     another one is at work, CodeRollbackError where a step cannot be done; what a step finds wrong is in the report.
     """
     assert plan.code is not None
-    with lock_rollbacks(effective.state_dir, "code.lock"):
+    with one_at_a_time(effective.state_dir, "rollback", "code.lock"):  # flags can be rolled back meanwhile
         stored = next(
             (each for each in past_rollbacks(effective.state_dir) if plan.id and each.plan.id == plan.id), None
         )
         if stored is None:
-            with lock_rollbacks(effective.state_dir):
+            with one_at_a_time(effective.state_dir, "rollback"):
                 stored = begin(effective.state_dir, plan)
         else:
             stored = stored.with_plan(plan)

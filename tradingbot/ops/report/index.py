@@ -42,7 +42,9 @@ class Report:
     """Hold what is known of one run: which notebook with which parameters, when, what came of it, and its files.
 
     `verdict` is passed, failed, incomplete or running; `says` one sentence on it; `exit_code` that of the command,
-    `files` the names of `notebook` and `page` beside the record.
+    `files` the names of `notebook` and `page` beside the record. `settings_fingerprint` is that of the command's own
+    settings; `session` is the bot's that had spoken last when the run began, "" without one, and
+    `session_fingerprint` that of the settings which it went by.
     """
 
     stem: str
@@ -65,6 +67,8 @@ class Report:
     cells: int = 0
     findings: list[dict[str, Any]] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
+    session: str = ""
+    session_fingerprint: str = ""
     v: int = 1
 
     def to_record(self) -> dict[str, Any]:

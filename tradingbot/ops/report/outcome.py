@@ -13,7 +13,16 @@ from tradingbot.io.state_files import write_atomic
 from tradingbot.ops.record.findings import counted
 from tradingbot.ops.report.index import ENDINGS, Report, write_record
 from tradingbot.ops.report.notebooks import Notebook, import_nbformat
-from tradingbot.ops.report.page import BANNER_TAG, FINDINGS_TYPE, VERDICTS, WIDGET_TYPE, joined, plain, report_html
+from tradingbot.ops.report.page import (
+    BANNER_TAG,
+    FINDINGS_TYPE,
+    PAGE_KEY,
+    VERDICTS,
+    WIDGET_TYPE,
+    joined,
+    plain,
+    report_html,
+)
 from tradingbot.ops.report.process import Outcome
 
 __all__ = ["EXIT_CODES", "conclude_report"]
@@ -66,18 +75,18 @@ def conclude_report(folder: Path, report: Report, notebook: Notebook | None, out
 
 def _judged(report: Report, executed: Any, outcome: Outcome) -> Report:
     """Return the report with verdict, words and exit code."""
-    findings = _findings(executed)
+    findings, answer = _findings(executed)
     ended_ms = report.ended_ms or int(time.time() * 1000)
     report = replace(report, findings=findings, cells=len(executed.cells), ended_ms=ended_ms)
     where = _where(executed, outcome.cell)
     if outcome.end == "done":
-        return replace(report, verdict="passed", says=_counts(findings), exit_code=0)
+        return replace(report, verdict="passed", says=f"{answer}{_counts(findings)}", exit_code=0)
     if outcome.end == "error":
         shown = _error(executed)
         if outcome.name == "CheckFailedError":
             names = [finding["name"] for finding in findings if finding["verdict"] == "failed"]
             says = f"{len(names)} of {len(findings)} checks failed: {', '.join(names)}" if names else outcome.says
-            return replace(report, verdict="failed", says=says, exit_code=1)
+            return replace(report, verdict="failed", says=f"{answer}{says}", exit_code=1)
         says = f"{outcome.name}: {outcome.says.splitlines()[0] if outcome.says else ''} in {where}"
         return replace(report, verdict="failed", says=says, error=shown, exit_code=1)
     words = {
@@ -108,14 +117,16 @@ def _looked_up(executed: Any) -> Outcome:
     return Outcome("abandoned", states.index("running") if "running" in states else None)
 
 
-def _findings(executed: Any) -> list[dict[str, Any]]:
-    """Return the checks that the last cell which shows any has shown."""
+def _findings(executed: Any) -> tuple[list[dict[str, Any]], str]:
+    """Return the checks that the last cell which concludes with any has shown, and the answer that goes before them."""
     for cell in reversed(executed.cells):
         for output in cell.get("outputs", []):
             records = output.get("data", {}).get(FINDINGS_TYPE)
             if isinstance(records, list):
-                return [dict(record) for record in records if {"verdict", "name", "says"} <= set(record)]
-    return []
+                answer = str(output.get("metadata", {}).get(PAGE_KEY, {}).get("answer", "")).rstrip(".")
+                found = [dict(record) for record in records if {"verdict", "name", "says"} <= set(record)]
+                return found, f"{answer}. " if answer else ""
+    return [], ""
 
 
 def _counts(findings: list[dict[str, Any]]) -> str:

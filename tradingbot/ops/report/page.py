@@ -11,12 +11,19 @@ from html import escape
 from typing import Any
 
 __all__ = [
-    "BANNER_TAG", "FINDINGS_TYPE", "VERDICTS", "WIDGET_TYPE", "WORDS", "findings_table", "given_text", "joined", "page",
-    "plain", "report_html", "took_text", "utc_text",
+    "BANNER_TAG", "FINDINGS_TYPE", "PAGE_KEY", "VERDICTS", "WIDGET_TYPE", "WORDS", "findings_table", "given_text",
+    "joined", "page", "plain", "report_html", "took_text", "utc_text",
 ]  # fmt: skip
 
 FINDINGS_TYPE = "application/vnd.tradingbot.findings+json"
 """The MIME type under which a notebook shows its checks, as a list of JSON objects."""
+
+PAGE_KEY = "tradingbot"
+"""The key in an output's metadata for what only a page needs.
+
+`answer` is what the page begins with; `checks` are those that the output shows, as JSON objects, and `instead` is the
+HTML in its place where they stand at the top of the page already.
+"""
 
 BANNER_TAG = "tradingbot-banner"  # of the cells that say where a run ended
 MOST_LINES = 400  # of one output that the page shows; the notebook beside it holds them all
@@ -35,7 +42,7 @@ pre { font: 12px/1.45 "DejaVu Sans Mono", Menlo, Consolas, monospace; white-spac
   margin: 6px 0; } code { font-family: "DejaVu Sans Mono", Menlo, Consolas, monospace; font-size: 90%; }
 table { border-collapse: collapse; margin: 8px 0; font-size: 13px; max-width: 100%; }
 th, td { border: 1px solid #d0d7de; padding: 3px 8px; text-align: left; vertical-align: top; }
-th { background: #f3f5f7; overflow-wrap: normal; } td { min-width: 4ch; } td.whole { white-space: nowrap; }
+th { background: #f3f5f7; overflow-wrap: normal; } td { min-width: 4ch; } .whole { white-space: nowrap; }
 table.findings td:nth-child(-n+2), table.findings td:last-child { white-space: nowrap; }
 table.dataframe td { text-align: right; font-variant-numeric: tabular-nums; }
 .verdict { border-left: 8px solid; padding: 10px 16px; margin: 12px 0; background: #f6f8fa; }
@@ -104,16 +111,27 @@ def findings_table(records: Iterable[Mapping[str, Any]]) -> str:
             fix = f"{fix}\nrollback that helps: tradingbot rollback {record['profile']}".strip()
         fix = _text(fix).replace("\n", "<br>") if verdict in ("failed", "warning") else ""
         cells = [f'<td class="{_text(verdict)}">{_text(verdict.upper())}</td>']
-        texts = (_text(record["name"]), _text(record["says"]), fix, f"{float(record.get('seconds', 0)):.1f} s")
+        texts = (
+            _text(record["name"]),
+            _whole_options(_text(record["says"])),
+            _whole_options(fix),
+            f"{float(record.get('seconds', 0)):.1f} s",
+        )
         rows.append([*cells, *(f"<td>{text}</td>" for text in texts)])
     if not rows:
         return "<p>no checks</p>"
     heads = [f"<th>{word}</th>" for word in ("verdict", "check", "what was found", "what to do", "took")]
-    if all(row[3] == "<td></td>" for row in rows):
-        for row in [heads, *rows]:
-            del row[3]
+    for place, nothing in ((4, "<td>0.0 s</td>"), (3, "<td></td>")):
+        if all(row[place] == nothing for row in rows):
+            for row in [heads, *rows]:
+                del row[place]
     body = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
     return f'<table class="findings"><thead><tr>{"".join(heads)}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def _whole_options(text: str) -> str:
+    """Keep options of commands in one line: a browser breaks them behind their dashes."""
+    return re.sub(r"--[\w-]+", r'<span class="whole">\g<0></span>', text)
 
 
 def report_html(notebook: Any, record: Mapping[str, Any], index: str | None = "index.html") -> str:
@@ -125,7 +143,8 @@ def report_html(notebook: Any, record: Mapping[str, Any], index: str | None = "i
     parts = [f"<h1>{_text(title)}</h1>", _verdict(record)]
     if record["findings"]:
         parts.append(findings_table(record["findings"]))
-    parts += [_short_stamp(record, index), _body(notebook, title), "<h2>This run</h2>", _stamp(record)]
+    body = _body(notebook, title, record["findings"])
+    parts += [_short_stamp(record, index), body, "<h2>This run</h2>", _stamp(record)]
     return page(f"{title}: {WORDS[record['verdict']]}", "\n".join(parts))
 
 
@@ -141,7 +160,8 @@ def _short_stamp(record: Mapping[str, Any], index: str | None) -> str:
     """Return in one line when and where this was; the whole stamp stands at the end, behind what was asked for."""
     commit = f" ({record['commit'][:12]})" if record["commit"] else ""
     facts = (
-        utc_text(record["started_ms"]), took_text(record), record["state"], f"version {record['version']}{commit}",
+        utc_text(record["started_ms"]), took_text(record), record["state"],
+        f"session {record['session']}" if record["session"] else "", f"version {record['version']}{commit}",
         given_text(record["parameters"]),
     )  # fmt: skip
     link = f' · <a href="{escape(index)}">all reports</a>' if index else ""
@@ -156,27 +176,38 @@ def _stamp(record: Mapping[str, Any]) -> str:
         "parameters given": parameters or "none: the notebook's own defaults",
         "home, state": f"{record['home']}, {record['state']}",
         "version, commit": f"{record['version']}, {commit}",
-        "settings' fingerprint": record["settings_fingerprint"] or f"not readable: {record['settings_error']}",
+        "settings' fingerprint": _fingerprints(record),
         "notebook": f"{record['notebook']}, as executed: {record['files']['notebook']}",
     }
     text = "".join(f"<tr><th>{name}</th><td>{_text(value)}</td></tr>" for name, value in rows.items())
     return f'<table class="stamp">{text}</table>'
 
 
-def _body(notebook: Any, title: str) -> str:
-    """Return what the cells show, by nbconvert's plainest template."""
+def _fingerprints(record: Mapping[str, Any]) -> str:
+    """Say which settings the bot's session went by, and whether the command's own are the same."""
+    own, theirs = record["settings_fingerprint"], record["session_fingerprint"]
+    words = f"{own}, of this command" if own else f"this command's are not readable: {record['settings_error']}"
+    if not record["session"]:
+        return f"{words}; no bot had told of itself there"
+    session = f"{theirs or 'not told'}, of session {record['session']}, the last one there when this run began"
+    return f"{session}; this command's own are the same" if own == theirs else f"{session}; {words}"
+
+
+def _body(notebook: Any, title: str, findings: Iterable[Mapping[str, Any]]) -> str:
+    """Return what the cells show, by nbconvert's plainest template; checks that stand at the top are not repeated."""
     from nbconvert import HTMLExporter
 
     notebook = copy.deepcopy(notebook)
     notebook.metadata.pop("widgets", None)
     if notebook.cells and BANNER_TAG in notebook.cells[0].metadata.get("tags", []):
         del notebook.cells[0]  # the page begins with it
+    stated = set(map(_stated, findings))
     for cell in notebook.cells:
         if cell.cell_type == "markdown" and title and cell.source.startswith(f"# {title}"):
             cell.source = cell.source.removeprefix(f"# {title}").strip()
             title = ""  # it stands over the page already
         elif cell.cell_type == "code":
-            cell.outputs = [fitted for output in cell.outputs if (fitted := _fitted(output))]
+            cell.outputs = [fitted for output in cell.outputs if (fitted := _fitted(output, stated))]
     exporter = HTMLExporter(
         template_name="basic", exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True,
         exclude_anchor_links=True, embed_images=True,
@@ -197,7 +228,12 @@ def joined(outputs: Iterable[Any]) -> list[Any]:
     return whole
 
 
-def _fitted(output: Any) -> Any:
+def _stated(record: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Return what tells one check's row from another's."""
+    return str(record["verdict"]), str(record["name"]), str(record["says"])
+
+
+def _fitted(output: Any, stated: set[tuple[str, str, str]]) -> Any:
     """Return an output as the page shows it, None where it is nothing without a kernel."""
     if output.output_type == "error":
         output.traceback = [_cut(plain("\n".join(output.traceback))) or f"{output.ename}: {output.evalue}"]
@@ -209,6 +245,9 @@ def _fitted(output: Any) -> Any:
         return None
     if FINDINGS_TYPE in output.data:
         output.data = {"text/plain": "The checks stand at the top of this page."}
+    own = output.metadata.get(PAGE_KEY, {})
+    if own.get("checks") and stated.issuperset(map(_stated, own["checks"])):
+        output.data = {"text/html": own["instead"]}
     if "text/plain" in output.data:
         output.data["text/plain"] = _cut(_without_controls(output.data["text/plain"]))
     return output

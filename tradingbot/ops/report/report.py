@@ -33,6 +33,7 @@ from tradingbot.ops.report.notebooks import Notebook, checkout, find_notebook
 from tradingbot.ops.report.outcome import conclude_report
 from tradingbot.ops.report.parameters import give
 from tradingbot.ops.report.process import Outcome, execute
+from tradingbot.ops.rollback.restart import status_of
 
 __all__ = ["Finished", "Place", "UnwrittenReportError", "reports_in", "run_report"]
 
@@ -163,11 +164,14 @@ def _begin(notebook: Notebook, given: Mapping[str, Any], place: Place) -> Report
         except FileExistsError:
             number += 1
             stem = f"{first}-{number}"
+    status = status_of(place.state_dir)
     return Report(
         stem=stem, notebook=notebook.name, title=notebook.title, path=str(notebook.path.absolute()),
         parameters=dict(given), home=str(place.home), state=str(place.state_dir), version=tradingbot.__version__,
         commit=_commit(), settings_fingerprint=place.fingerprint, settings_error=place.error, started_ms=started_ms,
         cells=len(notebook.content["cells"]), files={"notebook": f"{stem}.ipynb.partial"},
+        session=str(status.get("bot", {}).get("sid", "")),
+        session_fingerprint=str(status.get("settings_fingerprint", "")),
     )  # fmt: skip
 
 

@@ -21,11 +21,12 @@ from tradingbot.io.saved import ANCHORS, CHECKPOINT
 from tradingbot.io.segments import make_folder
 from tradingbot.io.state_files import write_atomic
 from tradingbot.ops.anchors import plan_reset, request_reset
+from tradingbot.ops.jobs import one_at_a_time
 from tradingbot.ops.record.history import History
 from tradingbot.ops.rollback.check import Check, check_bot
 from tradingbot.ops.rollback.plan import PROFILES, Plan, make_plan, make_undo
 from tradingbot.ops.rollback.restart import find_bot, restart, status_of
-from tradingbot.ops.rollback.store import END, Stored, begin, find, lock_rollbacks, past_rollbacks, unfinished
+from tradingbot.ops.rollback.store import END, Stored, begin, find, past_rollbacks, unfinished
 from tradingbot.ops.rollback.switch import ADOPTED_S, was_adopted
 
 __all__ = ["Report", "RollbackError", "execute", "plan_rollback", "plan_undo"]
@@ -105,7 +106,7 @@ def execute(effective: Effective, plan: Plan) -> Report:
     Each step may be interrupted, and repeated: whatever is done is not done again. Raises BusyError where another one
     is at work, RollbackError where a step fails, UsageError where not even the plan can be stored.
     """
-    with lock_rollbacks(effective.state_dir):
+    with one_at_a_time(effective.state_dir, "rollback"):
         going_on = unfinished(effective.state_dir, plan.kind, plan.profile, plan.undoes)
         return _Run(effective, going_on or begin(effective.state_dir, plan)).run()
 

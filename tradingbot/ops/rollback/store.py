@@ -5,30 +5,24 @@ from __future__ import annotations
 import contextlib
 import datetime
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from tradingbot.errors import StateError, Unrecoverable, UsageError
+from tradingbot.errors import StateError, UsageError
 from tradingbot.io.lines import Damaged, decode, encode
 from tradingbot.io.reserve import with_reserve
 from tradingbot.io.segments import append_line, make_folder
-from tradingbot.io.state_files import LockHeldError, StateLock, write_atomic
+from tradingbot.io.state_files import write_atomic
+from tradingbot.ops.jobs import unwritable
 from tradingbot.ops.rollback.plan import Plan
 
-__all__ = ["FOLDER", "BusyError", "Stored", "begin", "find", "lock_rollbacks", "past_rollbacks", "unfinished"]
+__all__ = ["FOLDER", "Stored", "begin", "find", "past_rollbacks", "unfinished"]
 
 FOLDER = "rollbacks"
 END = "end"
-
-
-class BusyError(Unrecoverable):
-    """Say that another rollback is at work."""
-
-    exit_code = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,29 +111,6 @@ def find(state_dir: Path, rollback_id: str = "") -> Stored:
     return found[-1]
 
 
-@contextlib.contextmanager
-def lock_rollbacks(state_dir: Path, name: str = "lock") -> Iterator[None]:
-    """Let one rollback at a time be at work; raise BusyError where another one is.
-
-    One by code takes long, and has a lock of another `name`: flags can be rolled back meanwhile.
-    """
-    folder = state_dir / FOLDER
-    with contextlib.ExitStack() as stack:
-        try:
-            lock = StateLock(folder, int(time.time() * 1000), name)
-            with_reserve(state_dir, lambda: make_folder(folder))
-            with_reserve(state_dir, lambda: stack.enter_context(lock))
-        except LockHeldError:
-            raise BusyError(f"another rollback is at work on {state_dir}: let it end, then try again") from None
-        except OSError as error:
-            raise _unwritable(folder, error) from None
-        yield
-
-
-def _unwritable(folder: Path, error: OSError) -> UsageError:
-    return UsageError(f"nothing was changed: {folder} cannot be written: {error.strerror or error}")
-
-
 def begin(state_dir: Path, plan: Plan) -> Stored:
     """Store a plan under an id that sorts behind all others; raise UsageError where it cannot be written."""
     folder = state_dir / FOLDER
@@ -152,7 +123,7 @@ def begin(state_dir: Path, plan: Plan) -> Stored:
         make_folder(stored.folder)
         return with_reserve(state_dir, lambda: stored.with_plan(stored.plan))
     except OSError as error:
-        raise _unwritable(folder, error) from None
+        raise unwritable(folder, error) from None
 
 
 def _id(time_ms: int) -> str:

@@ -94,7 +94,8 @@ class PricePast:
             if key == self._snapshot or r["ts_ms"] < newest_ms - self._span_ms:
                 break
             if r["symbol"] == self.symbol:
-                found.append(Levels(r["ts_ms"], r["reference"], r["threshold"], r["peak"], r["anchor"]))
+                anchor = r["anchor"] if r["reference_source"] == "anchor" else None  # one that rests sets nothing
+                found.append(Levels(r["ts_ms"], r["reference"], r["threshold"], r["peak"], anchor))
         self._snapshot = newest or self._snapshot
         return _append(self.levels, found[::-1])
 
