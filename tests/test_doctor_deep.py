@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -367,6 +368,8 @@ def test_the_environment_is_built_anew_beside_the_old_one(checkout: Path) -> Non
     assert "tenacity is missing" in found["versions"]["says"]
     plan = fix_environment(checkout, "--fix", "environment")
     assert (plan.returncode, f"build {checkout}/.venv.new" in plan.stdout) == (2, True), plan.stderr
+    back = re.search(r"to take it back: (.+)", plan.stdout)
+    assert back is not None
 
     lock = checkout / "requirements.txt"
     good = lock.read_text()
@@ -392,6 +395,10 @@ def test_the_environment_is_built_anew_beside_the_old_one(checkout: Path) -> Non
     assert found["versions"]["verdict"] == "ok"
     assert "doctor environment" in (checkout / "home" / "state" / "audit.jsonl").read_text()
 
+    subprocess.run(back[1], shell=True, check=True, timeout=60)  # what it prints is for a shell
+    assert (checkout / ".venv" / "mark").exists()
+    assert not (checkout / ".venv.old").exists()
+
 
 def test_an_environment_is_left_alone_while_a_bot_runs_or_where_it_is_none(checkout: Path) -> None:
     """Refused with one line, and nothing is built."""
@@ -412,33 +419,59 @@ import os, pathlib, sys
 from tradingbot.ops.doctor import environment
 home, at_once, dies_at = pathlib.Path(sys.argv[1]), sys.argv[2] == "at once", int(sys.argv[3])
 plan = environment.RebuildPlan(home / ".venv", home, home, home, "")
-rename, left = pathlib.Path.rename, [dies_at]
-def dying(self, to):
-    left[0] -= 1
-    if left[0] == -1:
-        if at_once:
-            os._exit(9)
-        raise KeyboardInterrupt
-    return rename(self, to)
-pathlib.Path.rename = dying
-if not at_once:
-    environment._exchange = lambda *_: False
+left = [dies_at]
+def dying(step):
+    def done(*words):
+        left[0] -= 1
+        if left[0] == -1:
+            if at_once:
+                os._exit(9)
+            raise KeyboardInterrupt
+        return step(*words)
+    return done
+pathlib.Path.rename = dying(pathlib.Path.rename)
+environment._exchange = dying(environment._exchange) if at_once else lambda *_: False
+remove = environment.shutil.rmtree
+environment.shutil.rmtree = lambda path, **words: dying(remove)(path) if path.exists() else None
 environment._swap(plan)
+os._exit(0)
 """
 
 
-@pytest.mark.parametrize(("how", "dies_at"), [("at once", 0), ("at once", 1), ("in steps", 1), ("in steps", 2)])
-def test_an_environment_is_in_place_whenever_its_swap_is_ended(tmp_path: Path, how: str, dies_at: int) -> None:
-    """Killed at any rename where the system changes both at once; interrupted where it cannot: one whole is there."""
-    for name in (".venv", ".venv.new", ".venv.old"):
+def swapped(home: Path, how: str, dies_at: int) -> int:
+    """Swap environments in a process that ends before one of its steps; return its exit code."""
+    words = [sys.executable, "-c", SWAP, str(home), how, str(dies_at)]
+    return subprocess.run(words, capture_output=True, timeout=60, check=False).returncode
+
+
+@pytest.mark.parametrize(("how", "dies_at", "in_place"), [
+    ("at once", 0, "broken"), ("at once", 1, "broken"), ("at once", 2, "broken"), ("at once", 3, "mended"),
+    ("in steps", 1, "broken"), ("in steps", 3, "broken"), ("in steps", 4, "broken"),
+])  # fmt: skip
+def test_an_environment_is_in_place_whenever_its_swap_is_ended(
+    tmp_path: Path, how: str, dies_at: int, in_place: str
+) -> None:
+    """Killed before any step where the system changes both at once, interrupted where it cannot: one whole is there.
+
+    The one that was replaced is kept as .venv.old, and not where the next attempt begins by removing what lies there.
+    """
+
+    def mark(name: str) -> str:
+        (file,) = (tmp_path / name).iterdir()
+        return file.name
+
+    for name, what in ((".venv", "broken"), (".venv.new", "mended"), (".venv.old", "older")):
         (tmp_path / name).mkdir()
-        (tmp_path / name / name).touch()
-    words = [sys.executable, "-c", SWAP, str(tmp_path), how, str(dies_at)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == (9 if how == "at once" else -2), done.stderr
-    (mark,) = (tmp_path / ".venv").iterdir()
-    assert mark.name == (".venv.new" if (how, dies_at) == ("at once", 1) else ".venv")
-    assert any((tmp_path / name / ".venv").exists() for name in (".venv", ".venv.new", ".venv.old"))
+        (tmp_path / name / what).touch()
+    assert swapped(tmp_path, how, dies_at) == (9 if how == "at once" else -2)
+    assert mark(".venv") == in_place
+    assert "broken" in (mark(".venv"), mark(".venv.old") if (tmp_path / ".venv.old").exists() else "")
+    shutil.rmtree(tmp_path / ".venv.new", ignore_errors=True)  # as the next attempt does, which builds anew there
+    (tmp_path / ".venv.new").mkdir()
+    (tmp_path / ".venv.new" / "newest").touch()
+    assert swapped(tmp_path, how, 99) == 0
+    assert (mark(".venv"), mark(".venv.old")) == ("newest", in_place)
+    assert {path.name for path in tmp_path.iterdir()} == {".venv", ".venv.old"}
 
 
 def test_the_audit_is_the_same_whatever_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
