@@ -98,6 +98,35 @@ def test_a_bot_that_is_well_is_go_and_the_report_is_kept(running: tuple[Path, su
     assert (kept / "report.json").stat().st_mode & 0o777 == 0o600
 
 
+def test_a_record_that_is_too_long_to_be_gone_through_in_time_is_said_and_is_no_failure(
+    running: tuple[Path, subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where time is over at once: what was compared by then is equal, and who takes the time for the rest is named."""
+    for name in ("RECOMPUTED_S", "PROVED_S", "ORDERS_S"):
+        monkeypatch.setattr(record, name, 0.0)
+    scene = look_at(settings(running[0]))
+    drop, proof, order = record.calculation(scene), record.proved(scene), record.no_order(scene)
+    assert (drop.verdict, "0 s are too short" in drop.says) == (WARNING, True), drop
+    assert (proof.verdict, "tradingbot prove --last 10" in proof.fix) == (WARNING, True), proof
+    assert "0 s were too short for the rest of the last 10 min" in proof.says
+    assert proof.evidence["inputs"] > 0
+    assert (order.verdict, "no order in 1 records of its journal since 20" in order.says) == (OK, True), order
+
+
+def test_what_differs_before_time_is_over_is_no_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record that is not what the engine makes stays a failure, also where the rest was not looked at."""
+    past = Past(tmp_path / "state", DROP_TRIGGER_VALUE=0.99)
+    past.trigger(*((second, 100.0) for second in range(5)), (5, 98.0))
+    past.close()
+    (path,) = (tmp_path / "state" / "journal").glob("*.jsonl")
+    lines = [decode(line) for line in path.read_bytes().splitlines()]
+    monkeypatch.setattr(record, "PROVED_S", 0.0)
+    assert record.proved(look_at(settings(tmp_path))).verdict is WARNING
+    forged = [line | {"last": 98.5} if line["type"] == "decision" else line for line in lines]
+    path.write_bytes(b"".join(encode({n: v for n, v in line.items() if n != "crc"}) for line in forged))
+    assert record.proved(look_at(settings(tmp_path))).verdict is FAILED
+
+
 SWITCHED = (("FEATURE_ANCHOR_ENABLED",), ("FEATURE_PERSIST_STREAMS",),
             ("FEATURE_RETRY_BACKOFF", "FEATURE_WARMSTART_TICKS", "GLOBAL_TRADING"))  # fmt: skip
 
@@ -164,7 +193,7 @@ def test_growth_beyond_the_budget_and_a_disk_without_room_are_no_go(
         by_hand(home, **{key: value})
         wait_for(lambda key=key: [row["key"] for row in status_of(home)["overrides"]] == [key], process)
         time.sleep(0.5)  # until the journal holds it
-        finding = record.growth(look_at(settings(home)))
+        finding = checks.growth(look_at(settings(home)))
         assert finding.verdict is FAILED
         says[key] = finding.says
         by_hand(home, **{key: CLEAR})
