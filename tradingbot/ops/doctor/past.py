@@ -331,7 +331,9 @@ def unexpected_triggers(patient: Patient) -> Iterator[Finding]:
         return
     clamp = number(patient.setting("ANCHOR_CLAMP_MAX_ABOVE_PEAK_PCT"), 0.5)
     in_force = {(str(row.get("symbol")), row.get("reference")) for row in patient.symbols}
-    far, alone, holds = [], [], False
+    far: list[str] = []
+    alone: list[str] = []
+    holds = False
     looked: dict[tuple[str, int], str] = {}
     end_s = time.monotonic() + LOOK_S
     for each in decisions:
