@@ -614,6 +614,8 @@ def test_the_own_tests_run_without_secrets_and_without_what_is_off(
     assert (root / "args.txt").read_text().split()[-2:] == ["--without", "FEATURE_ANCHOR_ENABLED"]
     bad = own_tests(fake_tree(tmp_path / "bad", "echo '== 1 failed, 8 passed =='; exit 1"), [])
     assert (bad.verdict, "1 failed, 8 passed" in bad.says) == (FAILED, True)
+    unchecked = own_tests(fake_tree(tmp_path / "unchecked", "echo 'x.py:3: error: no type'; exit 1"), [])
+    assert (unchecked.verdict, unchecked.says) == (FAILED, "make test ended with 2: x.py:3: error: no type")
     slow = own_tests(fake_tree(tmp_path / "slow", "sleep 60"), [], timeout_s=0.5)
     assert (slow.verdict, "still running after 0.5 s" in slow.says) == (FAILED, True)
     assert find_checkout(tmp_path / "nowhere" / "tradingbot") is None
