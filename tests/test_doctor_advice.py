@@ -222,7 +222,7 @@ def test_a_start_that_is_slow_and_a_writer_that_loses_or_stands_still_are_well_a
 ) -> None:
     """Files that open slowly: bounded. A disk that is full: it is not. One that stands still: recording is stopped."""
     home = slow_disk
-    settled(home, EMBEDDED_SYMBOLS=10)
+    settled(home, EMBEDDED_SYMBOLS=8)
     assert call(home, "--virtual", "--duration", "20", "--no-dashboard").returncode == 0
     monkeypatch.setenv("OPEN_S", "0.3")
     with bot(home) as process:
