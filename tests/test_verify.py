@@ -367,12 +367,15 @@ def test_a_digit_of_a_tick_that_was_altered_is_found(recorded: Path, tmp_path: P
         shutil.rmtree(home, ignore_errors=True)
         shutil.copytree(recorded, home)
         path = sorted((home / "state" / "drop_windows" / "ticks").glob("*.jsonl"))[0]
-        *lines, last = path.read_bytes().splitlines(keepends=True)
+        lines = path.read_bytes().splitlines(keepends=True)
+        ticks = [decode(line.strip()) for line in lines]
+        at = max(n for n in range(1, len(ticks)) if ticks[n]["last"] != ticks[n - 1]["last"])  # the rest repeats it
         if forged:
-            tick = {name: value for name, value in decode(last.strip()).items() if name != "crc"}
-            lines.append(encode(tick | {"last": tick["last"] * 1.0001, "ask": tick["ask"] * 1.001}))
+            for n in range(at, len(ticks)):
+                tick = {name: value for name, value in ticks[n].items() if name != "crc"}
+                lines[n] = encode(tick | {"last": tick["last"] * 1.0001, "ask": tick["ask"] * 1.001})
         else:
-            lines.append(last.replace(b'"last":', b'"last":1', 1))
+            lines[at] = lines[at].replace(b'"last":', b'"last":1', 1)
         path.write_bytes(b"".join(lines))
         assert not recompute(home / "state", status_of(home), 60).agrees, forged
         if not forged:
