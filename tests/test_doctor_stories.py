@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import T
-from tests.patients import FIX, mounted, report
+from tests.patients import FIX, WARNING, mounted, patient, report
 from tests.test_live import bot, call, status_of, wait_for
+from tradingbot.ops.doctor import disk as doctor_disk
 
 FAST = ("--set", "EMBEDDED_SPEED=40", "--set", "EMBEDDED_SYMBOLS=2")
 SHORT = ("--virtual", "--duration", "30", "--no-dashboard", "--set", "EMBEDDED_SYMBOLS=2")
@@ -105,6 +106,9 @@ def test_a_disk_that_is_full(small_disk: Path) -> None:
     words = (*FAST, "--set", "MIN_FREE_MB=0")  # it never gives its reserve up by itself
     filler = small_disk / "state" / "filler"
     with bot(small_disk, *words) as process:
+        wait_for(lambda: status_of(small_disk)["disk"]["hours_left"] is not None, process, 60)
+        filling = doctor_disk.disk(patient(small_disk, "MIN_FREE_MB=0"))
+        assert (filling.verdict, "filling: " in filling.says, filling.profile) == (WARNING, True, "persistence")
         with filler.open("wb") as file:
             try:
                 while True:
@@ -126,5 +130,6 @@ def test_a_disk_that_is_full(small_disk: Path) -> None:
         filler.unlink()
         found = report(small_disk, *words)
         assert "disk" not in failed(found)
-        assert {"disk speed", "bot", "tickers"} & failed(found) == set()
+        assert (found["disk"][0]["evidence"]["hours_left"] or 1e9) > filling.evidence["hours_left"]  # the journal alone
+        assert {"disk speed", "writer", "bot", "tickers"} & failed(found) == set()
         assert call(small_disk, "stop", *words).returncode == 0

@@ -106,6 +106,35 @@ def test_a_bot_that_is_well_is_go_and_the_report_is_kept(running: tuple[Path, su
     assert (kept / "report.json").stat().st_mode & 0o777 == 0o600
 
 
+def test_a_record_that_is_too_long_to_be_gone_through_in_time_is_said_and_is_no_failure(
+    running: tuple[Path, subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where time is over at once: what was compared by then is equal, and who takes the time for the rest is named."""
+    for name in ("RECOMPUTED_S", "PROVED_S", "ORDERS_S"):
+        monkeypatch.setattr(record, name, 0.0)
+    scene = look_at(settings(running[0]))
+    drop, proof, order = record.calculation(scene), record.proved(scene), record.no_order(scene)
+    assert (drop.verdict, "0 s are too short" in drop.says) == (WARNING, True), drop
+    assert (proof.verdict, "tradingbot prove --last 10" in proof.fix) == (WARNING, True), proof
+    assert "0 s were too short for the rest of the last 10 min" in proof.says
+    assert proof.evidence["inputs"] > 0
+    assert (order.verdict, "no order in 1 records of its journal since 20" in order.says) == (OK, True), order
+
+
+def test_what_differs_before_time_is_over_is_no_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record that is not what the engine makes stays a failure, also where the rest was not looked at."""
+    past = Past(tmp_path / "state", DROP_TRIGGER_VALUE=0.99)
+    past.trigger(*((second, 100.0) for second in range(5)), (5, 98.0))
+    past.close()
+    (path,) = (tmp_path / "state" / "journal").glob("*.jsonl")
+    lines = [decode(line) for line in path.read_bytes().splitlines()]
+    monkeypatch.setattr(record, "PROVED_S", 0.0)
+    assert record.proved(look_at(settings(tmp_path))).verdict is WARNING
+    forged = [line | {"last": 98.5} if line["type"] == "decision" else line for line in lines]
+    path.write_bytes(b"".join(encode({n: v for n, v in line.items() if n != "crc"}) for line in forged))
+    assert record.proved(look_at(settings(tmp_path))).verdict is FAILED
+
+
 SWITCHED = (("FEATURE_ANCHOR_ENABLED",), ("FEATURE_PERSIST_STREAMS",),
             ("FEATURE_RETRY_BACKOFF", "FEATURE_WARMSTART_TICKS", "GLOBAL_TRADING"))  # fmt: skip
 
@@ -171,8 +200,8 @@ def test_growth_beyond_the_budget_and_a_disk_without_room_are_no_go(
     says = {}
     for key, value in fingers.items():
         by_hand(home, **{key: value})
-        wait_for(lambda: record.growth(look_at(settings(home))).verdict is FAILED, process)
-        says[key] = record.growth(look_at(settings(home))).says
+        wait_for(lambda: checks.growth(look_at(settings(home))).verdict is FAILED, process)
+        says[key] = checks.growth(look_at(settings(home))).says
         by_hand(home, **{key: CLEAR})
         wait_for(lambda: status_of(home)["overrides"] == [], process)
     wait_for(lambda: status_of(home)["streams"]["ticks"]["state"] == "ok", process)  # it may have seen a full disk
@@ -345,12 +374,15 @@ def test_a_digit_of_a_tick_that_was_altered_is_found(recorded: Path, tmp_path: P
         shutil.rmtree(home, ignore_errors=True)
         shutil.copytree(recorded, home)
         path = sorted((home / "state" / "drop_windows" / "ticks").glob("*.jsonl"))[0]
-        *lines, last = path.read_bytes().splitlines(keepends=True)
+        lines = path.read_bytes().splitlines(keepends=True)
+        ticks = [decode(line.strip()) for line in lines]
+        at = max(n for n in range(1, len(ticks)) if ticks[n]["last"] != ticks[n - 1]["last"])  # the rest repeats it
         if forged:
-            tick = {name: value for name, value in decode(last.strip()).items() if name != "crc"}
-            lines.append(encode(tick | {"last": tick["last"] * 1.0001, "ask": tick["ask"] * 1.001}))
+            for n in range(at, len(ticks)):
+                tick = {name: value for name, value in ticks[n].items() if name != "crc"}
+                lines[n] = encode(tick | {"last": tick["last"] * 1.0001, "ask": tick["ask"] * 1.001})
         else:
-            lines.append(last.replace(b'"last":', b'"last":1', 1))
+            lines[at] = lines[at].replace(b'"last":', b'"last":1', 1)
         path.write_bytes(b"".join(lines))
         assert not recompute(home / "state", status_of(home), 60).agrees, forged
         if not forged:
@@ -592,6 +624,8 @@ def test_the_own_tests_run_without_secrets_and_without_what_is_off(
     assert (root / "args.txt").read_text().split()[-2:] == ["--without", "FEATURE_ANCHOR_ENABLED"]
     bad = own_tests(fake_tree(tmp_path / "bad", "echo '== 1 failed, 8 passed =='; exit 1"), [])
     assert (bad.verdict, "1 failed, 8 passed" in bad.says) == (FAILED, True)
+    unchecked = own_tests(fake_tree(tmp_path / "unchecked", "echo 'x.py:3: error: no type'; exit 1"), [])
+    assert (unchecked.verdict, unchecked.says) == (FAILED, "make test ended with 2: x.py:3: error: no type")
     slow = own_tests(fake_tree(tmp_path / "slow", "sleep 60"), [], timeout_s=0.5)
     assert (slow.verdict, "still running after 0.5 s" in slow.says) == (FAILED, True)
     assert find_checkout(tmp_path / "nowhere" / "tradingbot") is None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tradingbot.commands.arguments import Add, add_asking
 from tradingbot.commands.shared import answer, ask, settings_of
-from tradingbot.errors import UsageError
+from tradingbot.errors import SettingsError, UsageError
 
 if TYPE_CHECKING:
     from tradingbot.io.overrides import Effective
@@ -64,7 +64,7 @@ def clear(arguments: argparse.Namespace) -> int:
     """Take overrides back."""
     from tradingbot.io.override_file import CLEAR, peek_entries
 
-    effective = effective_of(arguments)
+    effective = _below_or_in_force(arguments)
     there = peek_entries(effective.state_dir)[0]
     keys = list(there) if arguments.all else [key.strip() for key in arguments.keys]
     if bool(arguments.keys) == arguments.all:
@@ -82,6 +82,14 @@ def effective_of(arguments: argparse.Namespace) -> Effective:
     return in_force(settings_of(arguments, overrides=False))
 
 
+def _below_or_in_force(arguments: argparse.Namespace) -> Effective:
+    """Return the settings in force, or what lies below the overrides where they do not fit it: they are to change."""
+    try:
+        return effective_of(arguments)
+    except SettingsError:
+        return settings_of(arguments, overrides=False)
+
+
 def _changes(assignments: list[str]) -> dict[str, Any]:
     from tradingbot.config import parse_text
     from tradingbot.io.home import split_assignment
@@ -95,7 +103,7 @@ def _switch(arguments: argparse.Namespace, changes: dict[str, Any], effective: E
     from tradingbot.ui.plain import printable_lines
     from tradingbot.ui.switch_tables import plan_text, switched_text
 
-    plan = plan_switch(effective or effective_of(arguments), changes)
+    plan = plan_switch(effective or _below_or_in_force(arguments), changes)
     document: dict[str, Any] = {"state": str(plan.state_dir), "running": plan.running, "plan": plan.rows()}
     if not ask(arguments, printable_lines(plan_text(plan.rows(), str(plan.state_dir), plan.running, plan.trouble))):
         if arguments.json:

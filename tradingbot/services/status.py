@@ -15,6 +15,7 @@ from tradingbot import __version__
 from tradingbot.config import FLAGS, fingerprint
 from tradingbot.engine.state import NO_TICK_MS
 from tradingbot.io.overrides import Effective
+from tradingbot.io.streams import JOURNAL
 from tradingbot.market.drop_triggers import drop_pct, threshold
 from tradingbot.market.ticker import spread_bps
 
@@ -109,10 +110,14 @@ def _warm_start(session: Session) -> dict[str, Any]:
 
 
 def _disk(session: Session, state_dir: Path, loop_s: float) -> dict[str, Any]:
-    """Return what is free, and in how many hours recording will stop at the pace so far; None where it will not."""
+    """Return what is free, and in how many hours recording will stop at the pace so far; None where it will not.
+
+    Where the four streams are off, the journal's pace alone counts.
+    """
     free = shutil.disk_usage(state_dir).free
     hours = max(loop_s - session.began_s, 1.0) / 3600
-    per_hour = sum(state.bytes for state in session.recording.states.values()) / hours
+    states, is_on = session.recording.states, session.settings.FEATURE_PERSIST_STREAMS
+    per_hour = sum(state.bytes for stream, state in states.items() if is_on or stream is JOURNAL) / hours
     room = free - session.settings.MIN_FREE_MB * 1_000_000
     bounded = room > session.settings.STREAMS_MAX_GB * 1e9  # then the oldest segments go first
     left = None if bounded or per_hour == 0 else round(max(room, 0) / per_hour, 1)

@@ -75,7 +75,15 @@ def plan_rebuild(prefix: str = sys.prefix, base: str = sys.base_prefix) -> Rebui
         + (" (the one that is kept there now goes)" if plan.old.exists() else ""),
         f"remove the caches of compiled code under {package}",
     )
-    return RebuildPlan(folder, lock, python, package, plan.says, steps, f"to take it back: mv {plan.old} {folder}")
+    return RebuildPlan(
+        folder,
+        lock,
+        python,
+        package,
+        plan.says,
+        steps,
+        f"to take it back: mv {folder} {folder}.bad && mv {plan.old} {folder}",
+    )
 
 
 def rebuild(plan: RebuildPlan, progress: Callable[[str], None] = lambda _: None) -> tuple[tuple[str, ...], bool]:
@@ -155,14 +163,17 @@ def _readdress(plan: RebuildPlan) -> None:
 
 
 def _swap(plan: RebuildPlan) -> None:
-    """Put the new environment in the old one's place, at once where the system can; keep the old one."""
+    """Put the new environment in the old one's place, at once where the system can; keep the old one.
+
+    Killed anywhere, the old one lies where it was or is kept under its name, and never where the next attempt builds.
+    """
     kept = plan.old.with_name(plan.old.name + ".gone")
     if plan.old.exists():
         shutil.rmtree(kept, ignore_errors=True)
         plan.old.rename(kept)
-    if _exchange(plan.new, plan.folder):
-        plan.new.rename(plan.old)
-    else:
+    plan.new.rename(plan.old)  # so that the exchange leaves the old one under the name that it is kept by
+    if not _exchange(plan.old, plan.folder):
+        plan.old.rename(plan.new)
         plan.folder.rename(plan.old)
         try:
             plan.new.rename(plan.folder)

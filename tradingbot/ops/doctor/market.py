@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ FAR = 2.0  # a threshold so many times further away than anything seen
 SEEN_MS = 60_000  # what is seen in less than this says nothing
 TAIL_BYTES = 256_000
 OLD_S = 30.0
+LATELY_S = 900.0  # in which a request to be left alone still tells of how it is now
 
 
 def no_triggers(patient: Patient) -> Iterator[Finding]:
@@ -87,13 +89,13 @@ def _silent(patient: Patient) -> Finding | None:
     evidence = {"states": dict(states), "fresh": data.get("fresh"), "stale": data.get("stale")}
     if states["watched"] == 0 and states["backoff"] == 0:
         why = str(symbols[0].get("state"))[:120]
-        fix = "the exchange does not trade them now: tradingbot set SYMBOLS=... and restart, or wait"
+        fix = "the exchange does not trade them now: wait, or tradingbot set SYMBOLS=..., then tradingbot restart"
         return Finding("symbols", Verdict.FAILED, f"all {len(symbols)} are parked ({why})", evidence, fix)
     if states["watched"] == 0:
         error = next(
             (str(row["retry"].get("error"))[:120] for row in symbols if isinstance(row.get("retry"), dict)), ""
         )
-        fix = "see whether the exchange answers (below)"
+        fix = "see whether the exchange answers (below); where it does, the rollback has them asked at once"
         says = f"all {states['backoff']} wait after failures ({error})"
         return Finding("symbols", Verdict.FAILED, says, evidence, fix, "retry")
     if not number(data.get("fresh"), 0):
@@ -233,8 +235,11 @@ def tickers(patient: Patient) -> Iterator[Finding]:
         if isinstance(data.get("withheld"), dict)
         else {}
     )
+    flags = patient.status.get("flags")
+    if isinstance(flags, dict) and flags.get("FEATURE_RETRY_BACKOFF") is False:
+        withheld = {}  # of before: none is withheld any more
     waiting = {str(row.get("symbol")): row["retry"] for row in patient.symbols if isinstance(row.get("retry"), dict)}
-    held = [line for line in log_tail(patient) if " held back for " in line]
+    held = [line for line in log_tail(patient) if " held back for " in line and _age_s(line) < LATELY_S]
     evidence: dict[str, Any] = {
         "late_s": {symbol: None if age >= 1e9 else age for symbol, age in late.items()}, "withheld": withheld,
         "backoff": waiting, "held_back_lines": len(held), "mode": data.get("mode"),
@@ -250,19 +255,27 @@ def tickers(patient: Patient) -> Iterator[Finding]:
         most = ", ".join(f"{symbol} {count}" for symbol, count in Counter(withheld).most_common(3))
         words.append(f"backoff withheld {sum(withheld.values())} polls ({most})")
     if held:
-        words.append(f"the exchange asked {len(held)} times to be left alone (429, 418), last: {held[-1][:120]}")
+        words.append(f"the exchange asked {len(held)} times of late to be left alone (429, 418): {held[-1][:120]}")
     if not words:
         text = f"{len(ages)} symbols, the oldest {max(ages.values()):.1f} s ago, by {data.get('mode')!s:.20}"
         yield Finding("tickers", Verdict.OK, text, evidence)
         return
-    fix = (
-        "fewer polls: a longer POLL_S, fewer SYMBOLS, MARKET_DATA=stream"
-        if held
-        else "see what the exchange answers: below, and in the log"
-    )
+    fix = "see what the exchange answers: below, and in the log"
+    if held and data.get("mode") == "poll":
+        fix = "fewer polls: tradingbot set MARKET_DATA=stream; else a longer POLL_S, fewer SYMBOLS"
+    elif held:
+        fix = "see what else uses this address; a longer POLL_S, fewer SYMBOLS"
     profile = "retry" if withheld or waiting else ""
     verdict = Verdict.FAILED if len(late) > len(ages) / 20 else Verdict.WARNING  # 95 % are to be fresh
     yield Finding("tickers", verdict, "; ".join(words), evidence, fix, profile)
+
+
+def _age_s(line: str) -> float:
+    """Return how long ago a line of the log was written, 0 where it does not tell."""
+    try:
+        return time.time() - datetime.datetime.fromisoformat(line.split(" ", 1)[0]).timestamp()
+    except ValueError:
+        return 0.0
 
 
 def log_tail(patient: Patient) -> list[str]:

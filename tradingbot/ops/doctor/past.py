@@ -166,7 +166,10 @@ def _phases(patient: Patient, told: dict[str, Any]) -> Finding:
     says = f"{told.get('kind')!s:.20}, {symbols:.0f} symbols, {ticks:.0f} ticks: {total:.0f} ms ({parts})"
     if total > SLOW_MS:
         slowest = max(phases, key=lambda name: phases[name])
-        fix = f"most of it went into {slowest}: a smaller WARMSTART_MAX_TICKS or WARMSTART_MAX_S bounds it"
+        fix = (
+            f"most of it went into {slowest}: tradingbot set WARMSTART_MAX_S=1 bounds it from the next start on "
+            "(symbols that come later start cold); a smaller WARMSTART_MAX_TICKS too"
+        )
         return Finding("warm start", Verdict.WARNING, f"slow: {says}", {"ms": phases}, fix, "warmstart")
     return Finding("warm start", Verdict.OK, says, {"ms": phases})
 
@@ -240,8 +243,8 @@ def windows_by_ticks(
     """Return the windows that the bot showed last and its ticks do not make, how many were looked at, and the resets.
 
     Each is peak and trough (quote), as shown and by the ticks; where a session or a reset began the window anew, only
-    the ticks since then count. Symbols for which there is no time are left out. Resets are by symbol, as sid and seq;
-    None where the lookback was another one.
+    the ticks since then count. Symbols for which there is no time are left out. Resets, and starts without the past,
+    are by symbol, as sid and seq; None where the lookback was another one.
     """
     from tradingbot.io.streams import JOURNAL, Stream
     from tradingbot.ops.record.history import History
@@ -253,10 +256,15 @@ def windows_by_ticks(
         newest.setdefault(each.record["symbol"], each.record)
     begun: dict[str, tuple[str, int]] = {}  # by which input
     oldest_ms = min((record["ts_ms"] for record in newest.values()), default=0) - lookback_ms
+    cold: dict[str, tuple[str, int]] = {}  # by the start of a session, if there was one before
     for each in history.newest(JOURNAL):
         record = each.record
         if record["ts_ms"] < oldest_ms:
             break
+        begun = cold | begun
+        if record.get("type") == "session_start" and isinstance(record.get("start"), dict):
+            anew = record["start"].get("cold") if record["start"].get("kind") == "warm" else newest
+            cold = dict.fromkeys(anew or (), (record["sid"], 0))
         if record.get("type") == "settings":
             chosen = record.get("settings")
             if not isinstance(chosen, dict) or chosen.get("WINDOW_LOOKBACK_S") != lookback_ms / 1000:
@@ -322,11 +330,15 @@ def unexpected_triggers(patient: Patient) -> Iterator[Finding]:
         yield Finding(name, Verdict.NOT_APPLICABLE, "no trigger of late was measured from an anchor")
         return
     clamp = number(patient.setting("ANCHOR_CLAMP_MAX_ABOVE_PEAK_PCT"), 0.5)
-    far, alone = [], []
+    in_force = {(str(row.get("symbol")), row.get("reference")) for row in patient.symbols}
+    far: list[str] = []
+    alone: list[str] = []
+    holds = False
     looked: dict[tuple[str, int], str] = {}
     end_s = time.monotonic() + LOOK_S
     for each in decisions:
         symbol, price = str(each.get("symbol")), number(each.get("reference"), 0)
+        before = len(far) + len(alone)
         peak = max(number(each.get("session_peak"), 0), number(each.get("window_peak"), 0))
         if peak > 0 and price > peak * (1 + (clamp + ALONE_PCT) / 100):
             above = (price / peak - 1) * 100
@@ -340,19 +352,19 @@ def unexpected_triggers(patient: Patient) -> Iterator[Finding]:
                 looked[key] = _stands_alone(patient, *key)
             if looked[key]:
                 alone.append(f"{each.get('decision_id')!s:.60}: {looked[key]}")
-    fix = "tradingbot explain --last shows it; tradingbot anchors reset SYMBOL has it begin anew"
+        if len(far) + len(alone) > before and (symbol, each.get("reference")) in in_force:
+            holds = True
+            fix = f"tradingbot explain {each.get('decision_id')!s:.60} shows it"
+            fix += f"; tradingbot anchors reset {symbol:.40} has it begin anew"
+    if not holds:
+        fix = "another anchor is in force by now: nothing needs to be done"
+    verdict = Verdict.FAILED if holds else Verdict.WARNING
     if far:
-        yield Finding(name, Verdict.FAILED, f"{len(far)} of {len(decisions)}: {far[-1]}", {"far": far}, fix, "anchor")
+        yield Finding(name, verdict, f"{len(far)} of {len(decisions)}: {far[-1]}", {"far": far}, fix, "anchor")
     if alone:
         says = f"{len(alone)} of {len(decisions)} were measured from a tick that stands alone: {alone[-1]}"
-        yield Finding(
-            name,
-            Verdict.FAILED,
-            says,
-            {"alone": alone},
-            fix + "\na smaller TICKER_MAX_JUMP_PCT refuses such a tick",
-            "anchor",
-        )
+        fix += "\na smaller TICKER_MAX_JUMP_PCT refuses such a tick"
+        yield Finding(name, verdict, says, {"alone": alone}, fix, "anchor")
     if not far and not alone:
         says = f"{len(decisions)} triggers of late, each measured from an anchor that its market had seen"
         yield Finding(name, Verdict.OK, says, {"ticks_looked_at": len(looked)})

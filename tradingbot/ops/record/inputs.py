@@ -17,7 +17,7 @@ from tradingbot.io.streams import FOLDERS, JOURNAL
 from tradingbot.io.tick_files import TickFiles, TickRecord, newest_ms, tick_ends
 
 __all__ = [
-    "CAUGHT_UP", "INPUTS", "NEVER", "OFF_WHYS", "OUTPUTS", "Numbered", "Progress", "Record", "RecordedInputs",
+    "CAUGHT_UP", "INPUTS", "NEVER", "OFF_WHYS", "OUTPUTS", "IsOver", "Numbered", "Progress", "Record", "RecordedInputs",
     "SessionInputs", "newest_input_ms", "rare_collections",
 ]  # fmt: skip
 
@@ -29,6 +29,8 @@ NEVER = 1 << 62
 
 Record = dict[str, Any]
 Progress = Callable[[str, int, int], None]
+IsOver = Callable[[], bool]
+"""Say whether time is over: asked between some ten thousand ticks and the next."""
 
 
 @contextmanager

@@ -54,23 +54,27 @@ class Proof:
     """Hold the proofs of all sessions and what could not be read.
 
     `strangers` counts ticks of sessions that the journal does not know, `disordered` those out of their order.
+    `is_whole` is false where time was over before all was read: nothing is known of what comes behind.
     """
 
     sessions: list[SessionProof] = field(default_factory=list)
     report: ReadReport = field(default_factory=ReadReport)
     strangers: Counter[str] = field(default_factory=Counter)
     disordered: Counter[str] = field(default_factory=Counter)
+    is_whole: bool = True
 
     @property
     def exit_code(self) -> int:
         """Return 0 where all that is recorded is equal, 1 where it differs or is damaged, 2 where nobody can tell.
 
-        Nobody can where an input is absent for no recorded reason, or where nothing could be compared at all.
+        Nobody can where an input is absent for no recorded reason, where nothing could be compared at all, or where
+        time was over too early.
         """
         verdicts = {session.verdict for session in self.sessions}
         if "differs" in verdicts or self.report.damaged or self.disordered:
             return 1
-        return 2 if "cannot tell" in verdicts or "equal" not in verdicts or self.strangers else 0
+        is_open = "cannot tell" in verdicts or "equal" not in verdicts or self.strangers or not self.is_whole
+        return 2 if is_open else 0
 
     def to_record(self) -> dict[str, Any]:
         """Return the proof as a JSON object."""

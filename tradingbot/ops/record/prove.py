@@ -19,6 +19,7 @@ from tradingbot.ops.record.inputs import (
     NEVER,
     OFF_WHYS,
     OUTPUTS,
+    IsOver,
     Numbered,
     Progress,
     Record,
@@ -32,17 +33,20 @@ __all__ = ["Divergence", "Proof", "SessionProof", "prove"]
 LOST, DELETED = "lost to a disk that could not be written", "segments deleted"
 
 
-def prove(state_dir: Path, progress: Progress | None = None, last_min: float | None = None) -> Proof:
+def prove(
+    state_dir: Path, progress: Progress | None = None, last_min: float | None = None, is_over: IsOver = lambda: False
+) -> Proof:
     """Run all that is recorded under a state directory through the engine again; raise UsageError where nothing is.
 
     With `last_min` that is only the last so many minutes, from the last checkpoint before them on. A bot may go on
-    writing meanwhile. Cost and time follow the records; memory does not, but with the minutes of the journal.
+    writing meanwhile. Cost and time follow the records; memory does not, but with the minutes of the journal. Once
+    `is_over` says so it ends with what was compared by then.
     """
     with rare_collections():
-        return _prove(state_dir, progress, last_min)
+        return _prove(state_dir, progress, last_min, is_over)
 
 
-def _prove(state_dir: Path, progress: Progress | None, last_min: float | None) -> Proof:
+def _prove(state_dir: Path, progress: Progress | None, last_min: float | None, is_over: IsOver) -> Proof:
     proof = Proof()
     recorded = RecordedInputs(state_dir, proof.report, last_min)
     runs: list[_Run] = []
@@ -54,6 +58,10 @@ def _prove(state_dir: Path, progress: Progress | None, last_min: float | None) -
             run.ticks(batch)
             if progress is not None:
                 progress("proving", proof.report.records, 0)
+            if is_over():
+                recorded.forgive_torn_end()
+                proof.sessions, proof.is_whole = [each.proof for each in runs], False
+                return proof
         run.end()
     ticks = recorded.ticks
     ticks.rest()

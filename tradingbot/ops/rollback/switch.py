@@ -89,10 +89,13 @@ def plan_switch(effective: Effective, changes: Mapping[str, Any]) -> SwitchPlan:
     if unknown:
         check_value(unknown[0], None)  # names the nearest
     entries, trouble = peek_entries(effective.state_dir)
-    return SwitchPlan(
-        effective.state_dir, changes, _with(effective, entries), _with(effective, _laid_over(entries, changes)),
-        entries, trouble, lock_owner(effective.state_dir) is not None,
-    )  # fmt: skip
+    after = _with(effective, _laid_over(entries, changes))
+    try:
+        before = _with(effective, entries)
+    except SettingsError:  # they do not fit what lies below any more, and this change is what mends it
+        before = effective
+    is_running = lock_owner(effective.state_dir) is not None
+    return SwitchPlan(effective.state_dir, changes, before, after, entries, trouble, is_running)
 
 
 def switch(plan: SwitchPlan, why: str) -> list[Change]:

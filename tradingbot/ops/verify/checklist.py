@@ -38,7 +38,7 @@ GO, NO_GO = "GO", "NO-GO"
 INTERRUPTED = 130
 CHECKLIST = (
     checks.SETTINGS_BACKED_UP, checks.FLAGS_AS_INTENDED, STARTED, checks.DATA, record.CALCULATION,
-    record.TRIGGER, record.NO_ORDER, record.STREAMS, record.PROVED, record.GROWTH, checks.LEFT_BEHIND, TESTS, MONITORED,
+    record.TRIGGER, record.NO_ORDER, record.STREAMS, record.PROVED, checks.GROWTH, checks.LEFT_BEHIND, TESTS, MONITORED,
 )  # fmt: skip
 """The checks in the order of the report; the last two where they are asked for."""
 ID = re.compile(r"\d{8}T\d{6}-\d{3}$")
@@ -184,7 +184,7 @@ def _findings(scene: Scene, tests: bool, monitor_s: float, progress: Progress | 
             (record.CALCULATION, lambda: record.calculation(scene)),
             (record.PROVED, lambda: record.proved(scene, progress)),
             (record.NO_ORDER, lambda: record.no_order(scene)),
-            (record.GROWTH, lambda: record.growth(scene)),
+            (checks.GROWTH, lambda: checks.growth(scene)),
             (checks.LEFT_BEHIND, lambda: checks.what_is_left(scene)),
             (record.TRIGGER, trigger),
             (STARTED, lambda: started(scene)),

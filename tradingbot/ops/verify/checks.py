@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -14,20 +15,23 @@ from tradingbot.config import FLAGS, Settings, registry
 from tradingbot.errors import SettingsError
 from tradingbot.io.lines import Damaged, decode
 from tradingbot.io.override_file import read_entries
+from tradingbot.io.streams import FOLDERS, Stream
 from tradingbot.ops.checkup import Finding, Verdict
 from tradingbot.ops.rollback.plan import Profile, left_behind
 from tradingbot.ops.rollback.store import past_rollbacks
-from tradingbot.ops.verify.scene import Look, Scene
+from tradingbot.ops.verify.scene import FOUR, Look, Scene
+from tradingbot.services.logs import KEPT_FILES
 
 __all__ = [
-    "DATA", "FLAGS_AS_INTENDED", "LEFT_BEHIND", "SETTINGS_BACKED_UP", "flags_as_intended", "freshness",
-    "intended", "is_fresh", "market_data_alive", "polls_rarely", "settings_backed_up", "what_is_left",
+    "DATA", "FLAGS_AS_INTENDED", "GROWTH", "LEFT_BEHIND", "SETTINGS_BACKED_UP", "flags_as_intended", "freshness",
+    "growth", "intended", "is_fresh", "market_data_alive", "polls_rarely", "settings_backed_up", "what_is_left",
 ]  # fmt: skip
 
 SETTINGS_BACKED_UP = "settings backed up"
 FLAGS_AS_INTENDED = "flags as intended"
 DATA = "market data alive"
 LEFT_BEHIND = "data left behind"
+GROWTH = "growth within budget"
 
 ADOPTED_S = 10.0  # in which a bot adopts what is live, and then has said so
 WATCHED_S = 2.0  # between two looks, at least
@@ -35,6 +39,7 @@ STATUS_S = 5.0  # between two statuses, at most, of a bot that is well
 PATIENCE_S = 12.0
 SHARE = 0.95
 NAMED = 5
+LOOSE = 1.05  # retention looks once a minute
 CLEAN = "tradingbot clean ticks snapshots windows anchors --archive"
 
 
@@ -295,3 +300,56 @@ def what_is_left(scene: Scene) -> Finding:
 
 def _bytes(size: int) -> str:
     return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size / 1e3:,.1f} kB"
+
+
+def growth(scene: Scene) -> Finding:
+    """See that streams, disk and log keep within what the settings allow."""
+    settings, state_dir = scene.settings, scene.state_dir
+    sizes = {stream.value: _size(state_dir / FOLDERS[stream]) for stream in Stream}
+    written = sum(sizes[stream.value] for stream in FOUR)
+    look = scene.first if not scene.bot.is_running else scene.look()
+    free_mb = _free_mb(state_dir)
+    hours = look.status.get("disk", {}).get("hours_left") if scene.bot.is_running else None
+    per_hour = sum(look.status.get("streams", {}).get(stream.value, {}).get("bytes_per_hour", 0) for stream in FOUR)
+    logs = _size(scene.log_folder)
+    largest = max((path.stat().st_size for path in scene.log_folder.glob("trading_bot_*")), default=0)
+    budget = settings.STREAMS_MAX_GB * 1e9
+    evidence = {
+        "bytes": sizes, "streams_max_gb": settings.STREAMS_MAX_GB, "free_mb": free_mb, "hours_left": hours,
+        "min_free_mb": settings.MIN_FREE_MB, "bytes_per_hour": per_hour, "log_bytes": logs,
+        "largest_log_bytes": largest,
+    }  # fmt: skip
+    room = f"{written / 1e6:,.1f} MB of streams (at most {settings.STREAMS_MAX_GB:g} GB), {free_mb:,} MB free"
+    clean = "tradingbot clean ticks snapshots windows anchors --older-than 2d --archive"
+    if free_mb < settings.MIN_FREE_MB:
+        says = f"less than MIN_FREE_MB = {settings.MIN_FREE_MB:g} MB are free: {room}"
+        return Finding(GROWTH, Verdict.FAILED, says, evidence, f"{clean}-to DIR", "persistence")
+    if written > budget * LOOSE + min(per_hour / 60, budget / 2):
+        says = f"more than STREAMS_MAX_GB: {room}"
+        fix = f"{clean}\nor allow more: tradingbot set STREAMS_MAX_GB=... --why ..."
+        return Finding(GROWTH, Verdict.FAILED, says, evidence, fix, "persistence")
+    if largest > (settings.LOG_MAX_MB + 1) * 1e6:
+        says = f"a log file of {largest / 1e6:,.1f} MB, more than LOG_MAX_MB = {settings.LOG_MAX_MB:g}"
+        return Finding(GROWTH, Verdict.FAILED, says, evidence, "tradingbot clean logs --archive")
+    if hours is not None and hours < 24:
+        says = f"{room}: recording stops in {hours:g} h at this pace"
+        return Finding(GROWTH, Verdict.WARNING, says, evidence, clean, "persistence")
+    most = (KEPT_FILES + 1) * settings.LOG_MAX_MB
+    says = f"{room}, {logs / 1e6:,.1f} MB of log (at most {most:g} MB a file and its rotated ones)"
+    return Finding(GROWTH, Verdict.OK, says, evidence)
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*") if folder.is_dir() else ():
+        try:
+            total += path.stat().st_size if path.is_file() else 0
+        except OSError:  # sealed, or deleted for its age, meanwhile
+            continue
+    return total
+
+
+def _free_mb(folder: Path) -> int:
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return int(shutil.disk_usage(folder).free // 1_000_000)

@@ -65,7 +65,8 @@ def own_tests(root: Path | None, off: Sequence[str], timeout_s: float = TIMEOUT_
     if code == 0:
         return Finding(TESTS, Verdict.OK, f"{summary or 'passed'}{left_out}", evidence)
     how = f"still running after {timeout_s:g} s" if code is None else f"make test ended with {code}"
-    says = f"{how}: {summary or (lines[-1] if lines else 'it said nothing')}{left_out}"
+    last = next((line for line in reversed(lines) if line.strip() and not line.startswith("make:")), "it said nothing")
+    says = f"{how}: {summary or last}{left_out}"
     return Finding(TESTS, Verdict.FAILED, says[:400], evidence, f"cd {root} && {evidence['command']}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from tradingbot.ops.record.inputs import (
     CAUGHT_UP,
     INPUTS,
     NEVER,
+    IsOver,
     Numbered,
     RecordedInputs,
     SessionInputs,
@@ -42,12 +43,14 @@ class Recomputed:
     """Hold what came of it: `seq` is the input behind which all that agree do so, None where the record reaches none.
 
     `wrong` names for each symbol that does not agree the members with what status says and what the ticks give.
+    `is_whole` is false where time was over before all was read: nothing is known then.
     """
 
     symbols: int
     inputs: int
     seq: int | None
     wrong: Mapping[str, Mapping[str, tuple[Any, Any]]] = field(default_factory=dict)
+    is_whole: bool = True
 
     @property
     def agrees(self) -> bool:
@@ -73,24 +76,29 @@ def expected(engine: Engine, state: SymbolState, now_ms: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def recompute(state_dir: Path, status: Mapping[str, Any], last_min: float) -> Recomputed:
+def recompute(
+    state_dir: Path, status: Mapping[str, Any], last_min: float, is_over: IsOver = lambda: False
+) -> Recomputed:
     """Recompute the symbols of a status from the record of its session; raise UsageError where nothing is recorded.
 
     All symbols must agree behind one and the same input, for status.json is written between two. `last_min` (minutes of
-    the exchange's time) is how far back the checkpoint lies, at least, from which the engine goes on.
+    the exchange's time) is how far back the checkpoint lies, at least, from which the engine goes on. Once `is_over`
+    says so it is given up.
     """
     rows = {str(row["symbol"]): row for row in status.get("symbols", ()) if row.get("last") is not None}
     sid, now_ms = str(status["bot"]["sid"]), int(status["time_ms"])
     spans = _Spans(rows, now_ms)
     with rare_collections():
-        inputs = _walk(state_dir, sid, last_min, spans.look)
-        stretches = spans.best()
+        inputs, is_whole = _walk(state_dir, sid, last_min, spans.look, is_over)
+        stretches = spans.best() if is_whole else []
         if not stretches:
-            return Recomputed(len(rows), inputs, None)
+            return Recomputed(len(rows), inputs, None, is_whole=is_whole)
         if len(stretches[0].inside) == len(rows):
             return Recomputed(len(rows), inputs, stretches[-1].first)
         nearest = _Nearest(rows, now_ms, stretches)
-        _walk(state_dir, sid, last_min, nearest.look)
+        _, is_whole = _walk(state_dir, sid, last_min, nearest.look, is_over)
+        if not is_whole:
+            return Recomputed(len(rows), inputs, None, is_whole=False)
     return Recomputed(len(rows), inputs, nearest.seq, nearest.wrong)
 
 
@@ -178,41 +186,46 @@ def _is_equal(row: Row, again: Row) -> bool:
 Seen = Callable[[Engine | None, int, "str | None"], None]
 
 
-def _walk(state_dir: Path, sid: str, last_min: float, seen: Seen) -> int:
-    """Run the recorded inputs of a session through an engine of ours, `seen` is told of it behind each; count them."""
+def _walk(state_dir: Path, sid: str, last_min: float, seen: Seen, is_over: IsOver) -> tuple[int, bool]:
+    """Run the recorded inputs of a session through an engine of ours, `seen` is told of it behind each.
+
+    Return how many there were, and whether these were all.
+    """
     recorded = RecordedInputs(state_dir, ReadReport(), last_min)
     count = 0
     for session in recorded.sessions():
-        if session.sid == sid:
-            count += _Again(session, seen).run()
-        else:
-            for _ in session.ticks:
-                pass
-    return count
+        again = _Again(session, seen) if session.sid == sid else None
+        for batch in session.ticks:
+            if again is not None:
+                again.ticks(batch)
+            if is_over():
+                return count + (again.count if again is not None else 0), False
+        if again is not None:
+            again.end()
+            count += again.count
+    return count, True
 
 
 class _Again:
     """Take one session's inputs in order; where one is absent nothing is known before the next checkpoint."""
 
     def __init__(self, session: SessionInputs, seen: Seen) -> None:
-        self._journal, self._ticks, self._seen = Numbered(session.journal), session.ticks, seen
+        self._journal, self._seen = Numbered(session.journal), seen
         self._engine: Engine | None = None
-        self._count = 0
+        self.count = 0
 
-    def run(self) -> int:
-        """Run all; return how many inputs there were."""
-        for tick in self._all_ticks():
+    def ticks(self, batch: list[TickRecord]) -> None:
+        """Run the next ticks, and what the journal holds before and with them."""
+        for tick in batch:
             self._until(tick.seq)
             answers, marks = self._journal.of(tick.seq)
             self._input(tick.seq, tick.symbol, tick, answers)
             for mark in marks:
                 self._mark(tick.seq, mark)
-        self._until(NEVER)
-        return self._count
 
-    def _all_ticks(self) -> Iterator[TickRecord]:
-        for batch in self._ticks:
-            yield from batch
+    def end(self) -> None:
+        """Run what the journal holds behind the last tick."""
+        self._until(NEVER)
 
     def _until(self, limit: int) -> None:
         pending = self._journal
@@ -228,7 +241,7 @@ class _Again:
 
     def _input(self, seq: int, symbol: str | None, event: Input, answers: list[dict[str, Any]]) -> None:
         engine = self._engine
-        self._count += 1
+        self.count += 1
         if engine is None or seq <= engine.seq:
             return
         if seq > engine.seq + 1:
