@@ -26,7 +26,7 @@ START_MS = 1_767_225_600_000  # 2026-01-01: a fixed time, so that two runs are e
 STATUS_S = 60.0
 
 
-class _Selector(selectors.SelectSelector):
+class _Selector(selectors.PollSelector):
     """Never wait: where nothing is ready, the time that would have been waited is passed on."""
 
     def __init__(self, passed: Callable[[float], None]) -> None:
