@@ -151,13 +151,13 @@ def test_windows_that_are_not_full_and_entries_that_are_blocked_come_by_what_doc
 
 def test_an_anchor_that_one_odd_tick_has_set_begins_anew_by_what_doctor_prints(tmp_path: Path) -> None:
     """A market with a spike: the trigger's reference is named, explained, reset; what was is no failure any more."""
-    prices = [100 + (second % 3) / 100 for second in range(3000)]
-    prices[80] = 103.0
+    prices = [100 + (second % 3) / 100 for second in range(6000)]
+    prices[100] = 103.0
     rows = "".join(f"{1_767_225_600_000 + second * 1000},X/USDT,{price},1e9\n" for second, price in enumerate(prices))
     (tmp_path / "market.csv").write_text("ts_ms,symbol,last,quote_volume\n" + rows)
     settled(
-        tmp_path, EMBEDDED_MARKET=str(tmp_path / "market.csv"), EMBEDDED_SPEED=10.0, DROP_TRIGGER_VALUE=0.99,
-        WINDOW_LOOKBACK_S=3000.0,
+        tmp_path, EMBEDDED_MARKET=str(tmp_path / "market.csv"), EMBEDDED_SPEED=20.0, DROP_TRIGGER_VALUE=0.99,
+        WINDOW_LOOKBACK_S=5000.0,
     )  # fmt: skip
 
     def references() -> Finding:
