@@ -481,7 +481,10 @@ def test_the_reserve_is_given_up_for_a_cleanup_of_a_full_disk(tmp_path: Path) ->
 SLOW = """
 import os, sys, time
 from tradingbot.cli import main
-os.fdatasync = lambda _: time.sleep(600)
+fsync = os.fsync
+def slow_fsync(descriptor):
+    return time.sleep(600) if ".tar.zst" in os.readlink(f"/proc/self/fd/{descriptor}") else fsync(descriptor)
+os.fsync = slow_fsync
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -53,7 +53,7 @@ def test_the_process_stays_and_a_warm_session_with_the_same_arguments_follows(tm
     assert len(prove(tmp_path / "state").sessions) == 3
     assert prove(tmp_path / "state").exit_code == 0
     audit = [orjson.loads(line)["what"] for line in (tmp_path / "state" / "audit.jsonl").read_bytes().splitlines()]
-    assert audit == ["restart", "restart"]
+    assert audit == ["restart", "restart", "stop"]
 
 
 def runs_anew(home: Path, seconds: int) -> bool:
