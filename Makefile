@@ -11,7 +11,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PY := .venv/bin/python
 SYSTEM_PACKAGES := chromium chromium-driver git strace xfsprogs
-PYTEST_ARGS ?= -n 2
+PYTEST_ARGS ?= -n 3
 SPEED ?= 30
 DURATION ?=
 RUN_ARGS ?=
