@@ -29,7 +29,7 @@ __all__ = [
 MISFIT = "not what its manifest says"  # of a sealed segment that is read without it
 
 _BLOCK = 1 << 18  # of a plain file, forwards
-_TAIL_BLOCK = 1 << 16  # backwards: 300 ticks of 230 bytes are two
+_TAIL_BLOCK = 72 << 10  # backwards: 300 ticks of 240 bytes, which is what a start asks for, are one
 _CHUNK = 128  # lines that are parsed at a time while `enough` is asked
 _PLACES = 1_000  # that a report names; all are counted
 _WINDOW = 1 << 23  # bytes that a foreign zstd file may make its reader hold
@@ -210,7 +210,7 @@ def start_of(path: Path, is_late: Callable[[bytes], bool | None]) -> int | None:
     """Return where in a segment's text to begin for all lines that are late: the start of a line, None for all of it.
 
     `is_late` is false for the lines before some place and true for those behind it; None where a line does not tell.
-    Lines before the place may still be among those behind the start, 64 KB of a plain segment, a frame of a sealed one.
+    Lines before the place may still be among those behind the start, 72 KB of a plain segment, a frame of a sealed one.
     Cost follows the logarithm of the segment's length. Raises OSError.
     """
     with ExitStack() as opened:
