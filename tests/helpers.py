@@ -1,4 +1,4 @@
-"""Small ways to run an engine over prices."""
+"""Small ways to run an engine over prices, and how long anything is waited for."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tradingbot.market.ticker import Ticker
 T = 1_700_000_000_000 - 1_700_000_000_000 % 86_400_000  # 00:00 UTC
 S = "BTC/USDT"
 MINUTE = 60_000
+LIMIT_S = 120.0  # of whatever is waited for: a machine may be busy with much else
 
 
 def commands_of(text: str) -> set[str]:

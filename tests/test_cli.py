@@ -14,8 +14,7 @@ import jsonschema
 import orjson
 import pytest
 
-from tests.helpers import commands_of
-from tests.test_live import LIMIT_S
+from tests.helpers import LIMIT_S, commands_of
 from tradingbot import __version__
 from tradingbot.config import registry
 

@@ -18,6 +18,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.crash.machine import no_mounts, tmpfs
+from tests.helpers import LIMIT_S
 from tradingbot.config import registry
 from tradingbot.io.home import Home
 from tradingbot.io.lines import decode
@@ -25,7 +26,6 @@ from tradingbot.io.overrides import read_settings
 from tradingbot.io.reserve import keep_reserve
 from tradingbot.ops.control import ALLOWED, DEFAULTS, find_target
 
-LIMIT_S = 120  # of whatever is waited for: a machine may be busy with much else
 BARE = [sys.executable, "-S", "-m", "tradingbot"]
 HOLDER = """
 import pathlib, signal, sys

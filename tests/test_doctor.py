@@ -17,6 +17,7 @@ import orjson
 import pytest
 
 from tests.conftest import ROOT
+from tests.helpers import LIMIT_S
 from tests.patients import (
     FAILED,
     FIX,
@@ -33,7 +34,7 @@ from tests.patients import (
     status,
     tree,
 )
-from tests.test_live import LIMIT_S, bot, call, command, status_of, wait_for
+from tests.test_live import bot, call, command, status_of, wait_for
 from tradingbot.config import registry
 from tradingbot.ops.checkup import Finding
 from tradingbot.ops.doctor import disk as doctor_disk

@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tests.helpers import LIMIT_S
 from tradingbot.config import make_settings
 from tradingbot.services.clock import wall_ms
 from tradingbot.services.embedded import make_exchange
@@ -23,7 +24,6 @@ from tradingbot.simulated.memory import Memory
 from tradingbot.simulated.server import ExchangeServer
 
 NOWHERE = "http://127.0.0.1:9"
-LIMIT_S = 120  # of whatever is waited for: a machine may be busy with much else
 NOON_MS = 1_767_225_600_000 + 12 * 3_600_000
 
 

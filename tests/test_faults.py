@@ -21,7 +21,8 @@ from typing import Any
 
 import pytest
 
-from tests.test_live import LIMIT_S, call
+from tests.helpers import LIMIT_S
+from tests.test_live import call
 from tradingbot.config import Settings, make_settings
 from tradingbot.errors import UsageError
 from tradingbot.exchange.ccxt_client import CcxtExchange, retry_after_s

@@ -18,10 +18,9 @@ import orjson
 import pytest
 from rich.console import Console
 
+from tests.helpers import LIMIT_S
 from tradingbot.io.state_files import StateLock, lock_owner, write_atomic
 from tradingbot.ui.dashboard import render
-
-LIMIT_S = 120.0  # of whatever is waited for: a machine may be busy with much else
 
 
 def command(home: Path, *words: str) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.helpers import LIMIT_S
 from tradingbot.config import make_settings
 from tradingbot.exchange.errors import HeldBackError, UnreachableError
 from tradingbot.exchange.protocol import Abilities, MarketFacts
@@ -19,7 +20,6 @@ from tradingbot.services.market_data import MAX_CONNECTS_A_MINUTE, MINUTE_S, Mar
 pytestmark = pytest.mark.feature("FEATURE_RETRY_BACKOFF")
 
 FAST = {"WATCHDOG_S": 0.3, "POLL_S": 0.05, "RETRY_BASE_S": 0.05, "RETRY_MAX_S": 0.1}
-LIMIT_S = 60.0  # of whatever is waited for: a machine may be busy with much else
 
 
 class Scripted:

@@ -20,8 +20,9 @@ import nbformat
 import pytest
 
 from tests.conftest import ROOT
+from tests.helpers import LIMIT_S
 from tests.made_notebooks import made
-from tests.test_live import LIMIT_S, bot, status_of
+from tests.test_live import bot, status_of
 from tradingbot.ops.report.notebooks import find_notebook, notebook_names
 from tradingbot.ops.report.parameters import read_parameters
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.helpers import LIMIT_S
 from tests.recording import LIVELY, Recorded, T, failing
-from tests.test_live import LIMIT_S
 from tradingbot.config import make_settings
 from tradingbot.engine.events import Condition, ConditionName
 from tradingbot.io import sealing

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tradingbot as tb
-from tests.test_live import LIMIT_S
+from tests.helpers import LIMIT_S
 from tests.test_replay import crash_csv
 from tradingbot.config import make_settings
 from tradingbot.engine.engine import Engine

@@ -13,7 +13,8 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.test_live import LIMIT_S, bot, call, command, is_watching, status_of, wait_for
+from tests.helpers import LIMIT_S
+from tests.test_live import bot, call, command, is_watching, status_of, wait_for
 from tradingbot.commands import running
 from tradingbot.engine.events import AnchorReset
 from tradingbot.io.home import Home

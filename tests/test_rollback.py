@@ -33,7 +33,7 @@ from tradingbot.io.lines import decode
 from tradingbot.io.override_file import CLEAR, Override, change_overrides, read_entries
 from tradingbot.io.overrides import read_settings
 from tradingbot.ops.jobs import BusyError, one_at_a_time
-from tradingbot.ops.rollback import rollback
+from tradingbot.ops.rollback import rollback, switch
 from tradingbot.ops.rollback import store as rollback_store
 from tradingbot.ops.rollback.plan import PROFILES, Plan
 from tradingbot.ops.rollback.rollback import RollbackError, execute, plan_rollback, plan_undo
@@ -53,7 +53,7 @@ def test_a_bot_that_does_not_listen_fails_the_rollback_and_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Exit 1 in one line; once it listens the same command goes on."""
-    monkeypatch.setattr(rollback, "ADOPTED_S", 0.2)
+    monkeypatch.setattr(switch, "HEARD_S", 0.2)
     with holding(tmp_path), pytest.raises(RollbackError, match="has not taken the overrides up") as caught:
         roll_back(tmp_path, "retry")
     assert (caught.value.exit_code, "\n" in str(caught.value)) == (1, False)

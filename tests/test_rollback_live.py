@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.helpers import LIMIT_S
 from tests.past import records
 from tests.rollbacks import (
     ANCHOR,
@@ -22,7 +23,7 @@ from tests.rollbacks import (
     run,
     settings,
 )
-from tests.test_live import LIMIT_S, bot, call, status_of, wait_for
+from tests.test_live import bot, call, status_of, wait_for
 from tests.test_restarts import exchange
 from tradingbot.ops.record.prove import prove
 from tradingbot.ops.rollback.plan import PROFILES

@@ -23,7 +23,8 @@ import pytest
 from rich.console import Console
 
 import tradingbot as tb
-from tests.test_live import LIMIT_S, bot, call, command, is_watching, live_until, status_of, wait_for
+from tests.helpers import LIMIT_S
+from tests.test_live import bot, call, command, is_watching, live_until, status_of, wait_for
 from tradingbot.config import Settings, make_settings
 from tradingbot.exchange.ccxt_client import CcxtExchange
 from tradingbot.exchange.errors import NoExchangeError, UnreachableError

@@ -58,7 +58,7 @@ def found(report: VerifyReport) -> dict[str, Verdict]:
 
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait a second for what will not come."""
-    for name in ("ADOPTED_S", "PATIENCE_S", "WATCHED_S"):
+    for name in ("HEARD_S", "PATIENCE_S", "WATCHED_S"):
         monkeypatch.setattr(checks, name, 1.0)
     monkeypatch.setattr(record, "STREAMS_S", 1.5)
     monkeypatch.setattr(record, "TRIES", 2)

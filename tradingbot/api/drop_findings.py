@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from tradingbot.api.drop_facts import MAIN
 from tradingbot.api.drop_tables import plural
 from tradingbot.ops.checkup import Finding, Verdict, run_checks
 from tradingbot.research.outcomes import FEW, HORIZONS_MIN
@@ -55,8 +56,8 @@ def _damage(study: DropTriggerStudy) -> Finding:
 
 
 def _enough(study: DropTriggerStudy) -> Finding:
-    episodes = study.luck(len(HORIZONS_MIN) - 2).episodes
-    says = f"{plural(study.triggers, 'trigger')}, {episodes} of them apart in time"
+    episodes = study.luck(MAIN).episodes
+    says = f"{plural(study.triggers, 'trigger')}, {episodes} of them {HORIZONS_MIN[MAIN]} recorded minutes apart"
     if episodes < FEW:
         return Finding("triggers", Verdict.NOT_APPLICABLE, f"{says}: fewer than {FEW} say nothing about the rule")
     return Finding("triggers", Verdict.OK, says)

@@ -140,11 +140,10 @@ class DropTriggerStudy(StudyPictures):
     def _answer(self, known: int) -> str:
         found, ahead = self.luck(MAIN), HORIZONS_MIN[MAIN]
         if not known:
-            return (
-                f"What prices did in the {ahead} minutes after triggers is not recorded: nothing can be said of them."
-            )
+            what = f"What prices did in the {ahead} minutes after triggers is not recorded"
+            return f"{what}: let the bot run on, with its streams on, and look again."
         if found.p is None:
-            return f"Too few triggers apart in time ({found.episodes}) to say whether the rule did any good."
+            return f"Too few triggers {ahead} minutes apart ({found.episodes}) to say whether the rule did any good."
         if found.p > LEVEL:
             return f"No effect is shown: {ahead} minutes after triggers prices did no better or worse than by luck."
         way = "better" if found.excess_pct > 0 else "worse"

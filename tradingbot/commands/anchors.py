@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["add_to", "anchors"]
 
-PATIENCE_S = 10.0  # a bot looks for requests once a second, and its machine may be busy
 NO = 2
 
 
@@ -71,7 +70,7 @@ def _reset(arguments: argparse.Namespace, history: History, plan: ResetPlan) -> 
             print_json(document | {"done": False})
         return NO
     request = request_reset(history.state_dir, plan, arguments.why)
-    taken = plan.running and was_taken(request, PATIENCE_S)
+    taken = plan.running and was_taken(request)
     if taken:
         text = "the bot has taken it; session, window and anchor begin anew at the next tick"
     elif plan.running:

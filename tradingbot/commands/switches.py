@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tradingbot.commands.arguments import Add, add_asking
 from tradingbot.commands.shared import answer, ask, settings_of
-from tradingbot.errors import SettingsError, UsageError
+from tradingbot.errors import UsageError
 
 if TYPE_CHECKING:
     from tradingbot.io.overrides import Effective
@@ -64,15 +64,15 @@ def clear(arguments: argparse.Namespace) -> int:
     """Take overrides back."""
     from tradingbot.io.override_file import CLEAR, peek_entries
 
-    effective = _below_or_in_force(arguments)
-    there = peek_entries(effective.state_dir)[0]
+    below = settings_of(arguments, overrides=False)
+    there = peek_entries(below.state_dir)[0]
     keys = list(there) if arguments.all else [key.strip() for key in arguments.keys]
     if bool(arguments.keys) == arguments.all:
         raise UsageError("clear takes settings, or --all")
     if arguments.all and not keys:
-        answer(arguments, {"changed": []}, f"there are no overrides in {effective.state_dir}")
+        answer(arguments, {"changed": []}, f"there are no overrides in {below.state_dir}")
         return 0
-    return _switch(arguments, dict.fromkeys(keys, CLEAR), effective)
+    return _switch(arguments, dict.fromkeys(keys, CLEAR), below)
 
 
 def effective_of(arguments: argparse.Namespace) -> Effective:
@@ -80,14 +80,6 @@ def effective_of(arguments: argparse.Namespace) -> Effective:
     from tradingbot.io.overrides import in_force
 
     return in_force(settings_of(arguments, overrides=False))
-
-
-def _below_or_in_force(arguments: argparse.Namespace) -> Effective:
-    """Return the settings in force, or what lies below the overrides where they do not fit it: they are to change."""
-    try:
-        return effective_of(arguments)
-    except SettingsError:
-        return settings_of(arguments, overrides=False)
 
 
 def _changes(assignments: list[str]) -> dict[str, Any]:
@@ -98,12 +90,12 @@ def _changes(assignments: list[str]) -> dict[str, Any]:
     return {name: parse_text(name, text) for name, text in pairs}
 
 
-def _switch(arguments: argparse.Namespace, changes: dict[str, Any], effective: Effective | None = None) -> int:
+def _switch(arguments: argparse.Namespace, changes: dict[str, Any], below: Effective | None = None) -> int:
     from tradingbot.ops.rollback.switch import plan_switch, switch, was_adopted
     from tradingbot.ui.plain import printable_lines
     from tradingbot.ui.switch_tables import plan_text, switched_text
 
-    plan = plan_switch(effective or _below_or_in_force(arguments), changes)
+    plan = plan_switch(below or settings_of(arguments, overrides=False), changes)
     document: dict[str, Any] = {"state": str(plan.state_dir), "running": plan.running, "plan": plan.rows()}
     if not ask(arguments, printable_lines(plan_text(plan.rows(), str(plan.state_dir), plan.running, plan.trouble))):
         if arguments.json:

@@ -19,6 +19,7 @@ from tradingbot.io.state_files import lock_owner
 from tradingbot.io.streams import Stream
 from tradingbot.market.anchor_manager import SavedAnchor, discard_reason
 from tradingbot.market.drop_triggers import ReferenceSource
+from tradingbot.ops.control import HEARD_S
 from tradingbot.ops.record.history import History
 
 __all__ = ["AnchorRow", "ResetPlan", "known_anchors", "plan_reset", "request_reset", "was_taken"]
@@ -171,9 +172,9 @@ def request_reset(state_dir: Path, plan: ResetPlan, why: str, after: str = "") -
     return put_request(state_dir, ResetAnchors(**signature(why), symbols=tuple(symbols), after=after))
 
 
-def was_taken(request: Path, wait_s: float) -> bool:
+def was_taken(request: Path) -> bool:
     """Wait until the running bot has taken a request; return whether it has."""
-    end = time.monotonic() + wait_s
+    end = time.monotonic() + HEARD_S
     while request.exists():
         if time.monotonic() > end:
             return False

@@ -18,10 +18,13 @@ from tradingbot.io.home import OVERRIDES_NAME, Home, find_settings_file, read_ov
 from tradingbot.io.reserve import with_reserve
 from tradingbot.io.state_files import lock_owner
 
-__all__ = ["DEFAULTS", "NoBotError", "Target", "arm", "find_target", "is_running", "kill", "read_status", "stop"]
+__all__ = [
+    "DEFAULTS", "HEARD_S", "NoBotError", "Target", "arm", "find_target", "is_running", "kill", "read_status", "stop",
+]  # fmt: skip
 
 DEFAULTS: dict[str, Any] = {"STATE_DIR": "state", "STOP_TIMEOUT_S": 20.0}  # as in tradingbot.config; a test holds that
 ALLOWED = {"STATE_DIR": "a text that is not empty", "STOP_TIMEOUT_S": "a number > 0"}
+HEARD_S = 10.0  # in which a bot has taken what a file tells it: it looks once a second, and its machine may be busy
 
 
 class NoBotError(Unrecoverable):

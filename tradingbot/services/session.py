@@ -335,7 +335,7 @@ class Session:
         if why != self.engine.conditions.get("killed"):
             self._take(Condition(ConditionName.KILLED, why))
             log.warning("kill switch %s", f"on: {why}" if why else "off")
-        self.state = "killed" if why else "degraded" if "degraded" in self.engine.conditions else "running"
+        self.state = next((name for name in ("killed", "degraded") if name in self.engine.conditions), "running")
 
     def _heartbeat(self) -> None:
         data = self.market_data

@@ -26,8 +26,6 @@ from tradingbot.ops.doctor.state import LOCKS, left_lock
 
 __all__ = ["FIXES", "Fix", "FixResult", "apply_fix", "plan_fix"]
 
-PATIENCE_S = 5.0  # a bot looks for requests once a second
-
 
 @dataclass(frozen=True, slots=True)
 class Fix:
@@ -247,7 +245,7 @@ def _fix_anchors(fix: Fix, patient: Patient, why: str, _: Callable[[str], None])
         plan = plan_reset(History(patient.state_dir), patient.effective.settings, fix.facts["symbols"], every=False)
         request = request_reset(patient.state_dir, plan, why)
         names = ", ".join(plan.anchors)
-        ok = not plan.running or was_taken(request, PATIENCE_S)
+        ok = not plan.running or was_taken(request)
         taken = "the bot has taken it" if ok else f"the bot has not looked yet ({request})"
         did.append(f"{names}: {taken if plan.running else 'the next start does it'}")
     return FixResult(fix.name, ok, tuple(did))

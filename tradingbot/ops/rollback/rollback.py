@@ -27,7 +27,7 @@ from tradingbot.ops.rollback.check import Check, check_bot
 from tradingbot.ops.rollback.plan import PROFILES, Plan, make_plan, make_undo
 from tradingbot.ops.rollback.restart import find_bot, restart, status_of
 from tradingbot.ops.rollback.store import END, Stored, begin, find, past_rollbacks, unfinished
-from tradingbot.ops.rollback.switch import ADOPTED_S, was_adopted
+from tradingbot.ops.rollback.switch import was_adopted
 
 __all__ = ["Report", "RollbackError", "execute", "plan_rollback", "plan_undo"]
 
@@ -231,7 +231,7 @@ class _Run:
     def _adopted(self) -> dict[str, Any]:
         """See that a running bot goes by it."""
         changes = [Change(change.key, change.before, change.after) for change in self._plan.changes]
-        adopted = was_adopted(self._state_dir, changes, ADOPTED_S)
+        adopted = was_adopted(self._state_dir, changes)
         if adopted is False:
             raise UsageError("the running bot has not taken the overrides up: look at its log")
         return {"adopted": adopted}

@@ -15,10 +15,9 @@ from tradingbot.errors import SettingsError
 from tradingbot.io.override_file import CLEAR, Change, Override, change_overrides, peek_entries
 from tradingbot.io.overrides import Effective
 from tradingbot.io.state_files import lock_owner
+from tradingbot.ops.control import HEARD_S
 
-__all__ = ["ADOPTED_S", "FlagRow", "SwitchPlan", "flag_rows", "plan_switch", "switch", "was_adopted"]
-
-ADOPTED_S = 10.0  # in which a bot adopts what is live: it looks once a second, on a machine that may be busy
+__all__ = ["FlagRow", "SwitchPlan", "flag_rows", "plan_switch", "switch", "was_adopted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +106,9 @@ def switch(plan: SwitchPlan, why: str) -> list[Change]:
     return change_overrides(plan.state_dir, plan.changes, why, check)
 
 
-def was_adopted(state_dir: Path, changes: Iterable[Change], patience_s: float = ADOPTED_S) -> bool | None:
+def was_adopted(state_dir: Path, changes: Iterable[Change]) -> bool | None:
     """Wait until the running bot goes by what is live in a change; return whether it does, None where none runs."""
-    end_s = time.monotonic() + patience_s
+    end_s = time.monotonic() + HEARD_S
     live = [change for change in changes if not registry()[change.key].restart]
     while lock_owner(state_dir) is not None:
         told = {row["key"]: row["value"] for row in _status(state_dir).get("overrides", ())}

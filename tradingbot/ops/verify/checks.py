@@ -17,6 +17,7 @@ from tradingbot.io.lines import Damaged, decode
 from tradingbot.io.override_file import read_entries
 from tradingbot.io.streams import FOLDERS, Stream
 from tradingbot.ops.checkup import Finding, Verdict
+from tradingbot.ops.control import HEARD_S
 from tradingbot.ops.rollback.plan import Profile, left_behind
 from tradingbot.ops.rollback.store import past_rollbacks
 from tradingbot.ops.verify.scene import FOUR, Look, Scene
@@ -33,7 +34,6 @@ DATA = "market data alive"
 LEFT_BEHIND = "data left behind"
 GROWTH = "growth within budget"
 
-ADOPTED_S = 10.0  # in which a bot adopts what is live, and then has said so
 WATCHED_S = 2.0  # between two looks, at least
 STATUS_S = 5.0  # between two statuses, at most, of a bot that is well
 PATIENCE_S = 12.0
@@ -138,7 +138,7 @@ def flags_as_intended(scene: Scene) -> Finding:
     def live(keys: Iterable[str]) -> list[str]:
         return [key for key in keys if not registry()[key].restart]
 
-    look = scene.until(lambda look: bool(look.status) and not live(differing(look)), ADOPTED_S)
+    look = scene.until(lambda look: bool(look.status) and not live(differing(look)), HEARD_S)
     scene.read_settings()
     differ = differing(look)
     evidence["running"] = {name: _found(look, name) for name in names}
